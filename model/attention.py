@@ -1,0 +1,126 @@
+"""Multi-head attention: the decoder's, and the encoder's with relative positions.
+
+Scores are computed plainly (two matrix products and a softmax), the same code for every
+head size and device, so that a study that compares numbers of heads does not compare
+attention kernels.
+
+Shapes: `B` batch, `T` queries, `S` keys, `H` heads, `K` width of a head, `D` = H · K.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def attend(scores: Tensor, values: Tensor, mask: Tensor | None, dropout: nn.Module) -> Tensor:
+    """Softmax over the keys, then the weighted sum of the values.
+
+    scores `(B, H, T, S)`, values `(B, H, S, K)`, mask broadcastable to the scores and True
+    where a query may look -> `(B, T, D)`. Each query may look at one key at least.
+    """
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    probabilities = dropout(scores.softmax(dim=-1))
+    return (probabilities @ values).transpose(1, 2).flatten(2)  # (B, T, D)
+
+
+class KeyValue:
+    """The keys and values of one attention module, kept between decoding steps.
+
+    Self-attention extends them by a token at each step; source attention fills them once.
+    """
+
+    def __init__(self) -> None:
+        self.keys: Tensor | None = None
+        self.values: Tensor | None = None
+
+    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Append `(B, H, S, K)` to what is kept, and return all of it."""
+        if self.keys is not None and self.values is not None:
+            keys = torch.cat((self.keys, keys), dim=2)
+            values = torch.cat((self.values, values), dim=2)
+        self.keys, self.values = keys, values
+        return keys, values
+
+    def select(self, rows: Tensor) -> None:
+        """Keep only these rows of the batch."""
+        if self.keys is not None and self.values is not None:
+            self.keys, self.values = self.keys[rows], self.values[rows]
+
+
+class MultiHeadAttention(nn.Module):
+    """Scaled dot-product attention with several heads (ESPnet's `MultiHeadedAttention`)."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(dim, dim)
+        self.key_value = nn.Linear(dim, 2 * dim)
+        self.output = nn.Linear(dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def project_memory(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of what is attended to: `(B, S, D)` -> twice `(B, H, S, K)`."""
+        keys, values = self.key_value(memory).chunk(2, dim=-1)
+        return self._split(keys), self._split(values)
+
+    def forward(
+        self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        """Queries from x `(B, T, D)`, keys and values `(B, H, S, K)` -> `(B, T, D)`."""
+        query = self._split(self.query(x)) / math.sqrt(keys.shape[-1])  # (B, H, T, K)
+        scores = query @ keys.transpose(-2, -1)  # (B, H, T, S)
+        return self.output(attend(scores, values, mask, self.dropout))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, S, K)
+
+
+class RelativeAttention(nn.Module):
+    """Self-attention that knows how far apart two frames are.
+
+    Dai et al. 2019 (arXiv 1901.02860), section 3.3, as in ESPnet's
+    `RelPositionMultiHeadedAttention` with `rel_pos_type: latest`.
+    """
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query_key_value = nn.Linear(dim, 3 * dim)
+        self.position = nn.Linear(dim, dim, bias=False)
+        self.content_bias = nn.Parameter(torch.empty(heads, dim // heads))  # u in the paper
+        self.position_bias = nn.Parameter(torch.empty(heads, dim // heads))  # v in the paper
+        self.output = nn.Linear(dim, dim)
+        self.dropout = nn.Dropout(dropout)
+        nn.init.xavier_uniform_(self.content_bias)
+        nn.init.xavier_uniform_(self.position_bias)
+
+    def forward(self, x: Tensor, positions: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x `(B, T, D)`, positions `(2T - 1, D)`, mask `(B, 1, 1, T)` -> `(B, T, D)`."""
+        query, keys, values = (
+            self.query_key_value(x).unflatten(-1, (3, self.heads, -1)).unbind(2)
+        )  # (B, T, H, K) each
+        distances = self.position(positions).unflatten(-1, (self.heads, -1))  # (2T - 1, H, K)
+        scale = 1 / math.sqrt(query.shape[-1])
+        by_content = (query + self.content_bias).transpose(1, 2) * scale  # (B, H, T, K)
+        by_position = (query + self.position_bias).transpose(1, 2) * scale
+        scores = by_content @ keys.permute(0, 2, 3, 1)  # (B, H, T, T)
+        scores = scores + relative_shift(by_position @ distances.permute(1, 2, 0))
+        return self.output(attend(scores, values.transpose(1, 2), mask, self.dropout))
+
+
+def relative_shift(x: Tensor) -> Tensor:
+    """From scores by distance to scores by key: `(B, H, T, 2T - 1)` -> `(B, H, T, T)`.
+
+    Column m of row i holds the score of distance T - 1 - m; entry (i, j) of the result is that of
+    distance i - j. In memory it lies at i (2T - 2) + j + (T - 1), so this is a view, not a copy.
+    """
+    frames = x.shape[-2]
+    if frames == 1:
+        return x
+    start, row = frames - 1, 2 * frames - 2
+    flat = x.flatten(-2)[..., start : start + frames * row]
+    return flat.unflatten(-1, (frames, row))[..., :frames]

@@ -1,0 +1,104 @@
+"""Everything that can be chosen about the network.
+
+The first six fields are the questions of a study: the columns of Table 1 in the
+Conformer paper (Gulati et al. 2020, arXiv 2005.08100). The others stay fixed unless a
+study searches them too: any numeric field may stand under `search:` in study.yaml.
+
+This file imports no torch, so that a configuration is read and refused quickly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge, Lt
+
+SHAPE = (
+    "encoder_layers",
+    "encoder_dim",
+    "attention_heads",
+    "conv_kernel_size",
+    "decoder_layers",
+    "decoder_dim",
+)
+"""The six fields that a study asks about."""
+
+Count = Annotated[int, Ge(1)]
+Probability = Annotated[float, Ge(0), Lt(1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """The shape of a Conformer recogniser. Defaults are ESPnet's LibriSpeech-100 recipe."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    encoder_layers: Count = 12
+    """Conformer blocks."""
+    encoder_dim: Annotated[int, Ge(2)] = 256
+    """Width of the encoder; even, and divisible by `attention_heads`."""
+    attention_heads: Count = 4
+    """Heads of the encoder's self-attention."""
+    conv_kernel_size: Count = 31
+    """Frames that a depthwise convolution sees (each 40 ms apart); odd."""
+    decoder_layers: Count = 6
+    """Transformer decoder layers."""
+    decoder_dim: Annotated[int, Ge(2)] = 256
+    """Width of the decoder; even, and divisible by `decoder_heads`."""
+
+    decoder: Literal["attention"] = "attention"
+    """`attention`: a Transformer decoder, trained together with CTC."""
+    decoder_heads: Count = 4
+    """Heads of the decoder's self-attention and source attention."""
+    encoder_feed_forward_ratio: Count = 4
+    """Hidden width of the encoder's feed-forward modules, in units of `encoder_dim`."""
+    decoder_feed_forward_ratio: Count = 8
+    """Hidden width of the decoder's feed-forward modules, in units of `decoder_dim`."""
+    subsampling_channels: Count | None = None
+    """Channels of the two convolutions that reduce the frame rate; null: `encoder_dim`."""
+    macaron: bool = True
+    """A half-step feed-forward module before and after attention and convolution."""
+    dropout: Probability = 0.1
+    """Dropout inside and after each module of encoder and decoder."""
+    attention_dropout: Probability = 0.1
+    """Dropout of attention probabilities."""
+    positional_dropout: Probability = 0.1
+    """Dropout after the positional encoding."""
+    embedding_init: Literal["normal", "scaled"] = "normal"
+    """Token embeddings: `normal` is N(0, 1) as in ESPnet, `scaled` has standard deviation
+    decoder_dim ** -0.5, which small decoders need."""
+    ctc_weight: Probability = 0.3
+    """Share of CTC in the loss; the attention decoder has the rest. 0 builds no CTC branch."""
+    label_smoothing: Probability = 0.1
+    """Probability mass that the attention loss takes from the label and spreads over the rest."""
+
+
+def conflicts(network: NetworkConfig) -> Iterator[tuple[str, str]]:
+    """What makes this combination of values impossible to build.
+
+    Yields pairs of a field's name and a sentence that states the remedy.
+    """
+    yield from _width_conflict("encoder_dim", network.encoder_dim,
+                               "attention_heads", network.attention_heads)  # fmt: skip
+    yield from _width_conflict("decoder_dim", network.decoder_dim,
+                               "decoder_heads", network.decoder_heads)  # fmt: skip
+    kernel = network.conv_kernel_size
+    if kernel % 2 == 0:
+        yield (
+            "conv_kernel_size",
+            f"conv_kernel_size {kernel} is even, and a symmetric convolution needs an odd one: "
+            f"use {kernel - 1} or {kernel + 1}",
+        )
+
+
+def _width_conflict(
+    width_name: str, width: int, heads_name: str, heads: int
+) -> Iterator[tuple[str, str]]:
+    step = heads if heads % 2 == 0 else 2 * heads  # sinusoidal positions need an even width
+    if width % step:
+        reason = f"divisible by {heads_name} {heads}" if width % heads else "even"
+        below, above = width // step * step, (width // step + 1) * step
+        nearest = f"{below} or {above}" if below else f"{above}"
+        yield width_name, f"{width_name} {width} is not {reason}: use {nearest}"

@@ -1,0 +1,86 @@
+"""The convolution module of a Conformer block, blind to padding.
+
+Gulati et al. 2020, section 2.2; ESPnet's `ConvolutionModule` from release 202610 on, which sets
+padded frames to zero before the depthwise convolution. Here BatchNorm does not see them either, so
+that its statistics do not depend on how utterances were put together into a batch.
+
+Shapes: `B` batch, `T` frames, `D` encoder_dim.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class MaskedBatchNorm(nn.Module):
+    """Batch normalisation (arXiv 1502.03167) over the valid frames of a batch."""
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, dim: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+        self.register_buffer("running_mean", torch.zeros(dim))
+        self.register_buffer("running_var", torch.ones(dim))
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """x `(B, T, D)`, valid `(B, T, 1)` or None where all frames are -> `(B, T, D)`.
+
+        In training, statistics come from the valid frames, and what is returned for the others is
+        finite but meaningless.
+        """
+        if not self.training:
+            scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+            return x * scale + (self.bias - self.running_mean * scale)
+        if valid is None:
+            return functional.batch_norm(
+                x.flatten(0, 1),  # (B T, D)
+                self.running_mean,
+                self.running_var,
+                self.weight,
+                self.bias,
+                True,
+                self.momentum,
+                self.eps,
+            ).view_as(x)
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.float()  # sums over thousands of frames lose too much in bfloat16
+            count = valid.sum()
+            mean = (x * valid).sum((0, 1)) / count
+            centred = (x - mean) * valid
+            variance = centred.square().sum((0, 1)) / count
+            self._update(mean, variance, count)
+            return centred * (self.weight * torch.rsqrt(variance + self.eps)) + self.bias
+
+    @torch.no_grad()
+    def _update(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        unbiased = variance * (count / (count - 1).clamp(min=1))
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(unbiased, self.momentum)
+
+
+class ConvolutionModule(nn.Module):
+    """Pointwise, gate, depthwise, BatchNorm, swish, pointwise."""
+
+    def __init__(self, dim: int, kernel_size: int) -> None:
+        super().__init__()
+        self.pointwise_in = nn.Linear(dim, 2 * dim)
+        self.depthwise = nn.Conv1d(
+            dim, dim, kernel_size, padding=(kernel_size - 1) // 2, groups=dim
+        )
+        self.norm = MaskedBatchNorm(dim)
+        self.pointwise_out = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """x `(B, T, D)`, valid `(B, T, 1)` or None where all frames are -> `(B, T, D)`."""
+        x = functional.glu(self.pointwise_in(x))
+        if valid is not None:
+            x = x * valid
+        x = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
+        x = functional.silu(self.norm(x, valid))
+        return self.pointwise_out(x)

@@ -1,0 +1,100 @@
+"""The Conformer encoder (Gulati et al. 2020, arXiv 2005.08100).
+
+Semantics are those of ESPnet's `ConformerEncoder` with `input_layer: conv2d`,
+`pos_enc_layer_type: rel_pos`, `selfattention_layer_type: rel_selfattn`, `rel_pos_type: latest`,
+swish and pre-normalisation, and with padding that does not leak (release 202610 on).
+
+Shapes: `B` batch, `T` input frames, `T'` encoder frames, `F` mels, `D` encoder_dim.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from model.attention import RelativeAttention
+from model.config import NetworkConfig
+from model.convolution import ConvolutionModule
+from model.positions import RelativePositions
+from model.subsampling import Conv2dSubsampling, subsampled_length
+
+LAYER_NORM_EPS = 1e-12  # ESPnet's, in every LayerNorm of encoder and decoder
+
+
+def valid_frames(lengths: Tensor, frames: int) -> Tensor:
+    """True where a frame belongs to its utterance: lengths `(B,)` -> `(B, frames)`."""
+    return torch.arange(frames, device=lengths.device) < lengths.unsqueeze(1)
+
+
+class FeedForward(nn.Sequential):
+    """Linear, activation, dropout, linear."""
+
+    def __init__(self, dim: int, hidden: int, activation: nn.Module, dropout: float) -> None:
+        super().__init__(
+            nn.Linear(dim, hidden), activation, nn.Dropout(dropout), nn.Linear(hidden, dim)
+        )
+
+
+class ConformerBlock(nn.Module):
+    """Half a feed-forward step, attention, convolution, the other half, a norm."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        dim = config.encoder_dim
+        hidden = config.encoder_feed_forward_ratio * dim
+        self.macaron = config.macaron
+        if config.macaron:
+            self.norm_macaron = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+            self.macaron_feed_forward = FeedForward(dim, hidden, nn.SiLU(), config.dropout)
+        self.norm_attention = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.attention = RelativeAttention(dim, config.attention_heads, config.attention_dropout)
+        self.norm_convolution = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.convolution = ConvolutionModule(dim, config.conv_kernel_size)
+        self.norm_feed_forward = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.feed_forward = FeedForward(dim, hidden, nn.SiLU(), config.dropout)
+        self.norm_final = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, positions: Tensor, valid: Tensor | None) -> Tensor:
+        """x `(B, T', D)`, positions `(2T' - 1, D)`, valid `(B, T')` or None -> `(B, T', D)`."""
+        keys = None if valid is None else valid[:, None, None, :]  # (B, 1, 1, T')
+        frames = None if valid is None else valid.unsqueeze(-1)  # (B, T', 1)
+        drop = self.dropout
+        step = 0.5 if self.macaron else 1.0
+        if self.macaron:
+            x = x + step * drop(self.macaron_feed_forward(self.norm_macaron(x)))
+        x = x + drop(self.attention(self.norm_attention(x), positions, keys))
+        x = x + drop(self.convolution(self.norm_convolution(x), frames))
+        x = x + step * drop(self.feed_forward(self.norm_feed_forward(x)))
+        return self.norm_final(x)
+
+
+class ConformerEncoder(nn.Module):
+    """Front block, positions, `encoder_layers` Conformer blocks, a last norm."""
+
+    def __init__(self, config: NetworkConfig, mels: int) -> None:
+        super().__init__()
+        dim = config.encoder_dim
+        self.scale = math.sqrt(dim)
+        self.subsampling = Conv2dSubsampling(mels, config.subsampling_channels or dim, dim)
+        self.positions = RelativePositions(dim)
+        self.dropout = nn.Dropout(config.positional_dropout)
+        self.blocks = nn.ModuleList(ConformerBlock(config) for _ in range(config.encoder_layers))
+        self.norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+
+    def forward(
+        self, features: Tensor, lengths: Tensor, *, ragged: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Features `(B, T, F)` and their lengths `(B,)` -> `(B, T', D)` and `(B,)`.
+
+        `ragged=False` promises that all lengths equal T; masking is skipped then.
+        """
+        x = self.dropout(self.subsampling(features) * self.scale)  # (B, T', D)
+        positions = self.dropout(self.positions(x.shape[1]).to(x.dtype))  # (2T' - 1, D)
+        lengths = subsampled_length(lengths)
+        valid = valid_frames(lengths, x.shape[1]) if ragged else None
+        for block in self.blocks:
+            x = block(x, positions, valid)
+        return self.norm(x), lengths

@@ -1,0 +1,151 @@
+"""The encoder: padding must not leak, and what it computes agrees with plain restatements."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from model.attention import RelativeAttention, relative_shift
+from model.config import NetworkConfig
+from model.convolution import ConvolutionModule, MaskedBatchNorm
+from model.encoder import ConformerEncoder
+from model.positions import RelativePositions, sinusoids
+from model.subsampling import SHORTEST, Conv2dSubsampling, subsampled_length
+
+SMALL = NetworkConfig(
+    encoder_layers=2,
+    encoder_dim=16,
+    attention_heads=2,
+    conv_kernel_size=5,
+    decoder_layers=1,
+    decoder_dim=16,
+    decoder_heads=2,
+    dropout=0.0,
+    attention_dropout=0.0,
+    positional_dropout=0.0,
+)
+
+
+def test_shortest_input_gives_one_frame_and_a_shorter_one_none() -> None:
+    assert subsampled_length(SHORTEST) == 1
+    assert subsampled_length(SHORTEST - 1) == 0
+    front = Conv2dSubsampling(mels=20, channels=4, dim=8)
+    assert front(torch.randn(2, SHORTEST, 20)).shape == (2, 1, 8)
+
+
+@pytest.mark.parametrize("frames", [7, 8, 50, 67, 400])
+def test_front_block_makes_as_many_frames_as_the_formula_says(frames: int) -> None:
+    front = Conv2dSubsampling(mels=20, channels=4, dim=8)
+    assert front(torch.randn(1, frames, 20)).shape[1] == subsampled_length(frames)
+
+
+@pytest.mark.parametrize("kernel", [3, 5, 31])
+@pytest.mark.parametrize("macaron", [True, False])
+def test_an_utterance_alone_and_in_a_batch_gives_the_same(kernel: int, macaron: bool) -> None:
+    torch.manual_seed(0)
+    config = dataclasses.replace(SMALL, conv_kernel_size=kernel, macaron=macaron)
+    encoder = ConformerEncoder(config, mels=20).eval()
+    lengths = torch.tensor([7, 90, 33])  # the kernel is longer than the first
+    features = torch.randn(3, 90, 20)
+    together, frames = encoder(features, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        alone, _ = encoder(features[row : row + 1, :length], lengths[row : row + 1])
+        torch.testing.assert_close(together[row, : frames[row]], alone[0], atol=3e-6, rtol=0)
+
+
+def test_what_stands_in_the_padding_changes_nothing_even_in_training() -> None:
+    torch.manual_seed(0)
+    lengths = torch.tensor([40, 25])
+    features = torch.randn(2, 40, 20)
+    other = features.clone()
+    other[1, 25:] = 1000.0
+    outputs = []
+    for given in (features, other, torch.cat((features, torch.randn(2, 30, 20)), dim=1)):
+        torch.manual_seed(1)
+        encoder = ConformerEncoder(SMALL, mels=20).train()
+        output, frames = encoder(given, lengths)
+        statistics = encoder.state_dict()["blocks.0.convolution.norm.running_var"]
+        outputs.append((output[1, : frames[1]], statistics))
+    for output, statistics in outputs[1:]:
+        torch.testing.assert_close(output, outputs[0][0], atol=5e-6, rtol=0)
+        torch.testing.assert_close(statistics, outputs[0][1], atol=1e-6, rtol=0)
+
+
+def test_masking_is_skipped_for_equal_lengths_without_changing_the_result() -> None:
+    torch.manual_seed(0)
+    encoder = ConformerEncoder(SMALL, mels=20).train()
+    features, lengths = torch.randn(3, 50, 20), torch.full((3,), 50)
+    ragged, _ = encoder(features, lengths, ragged=True)
+    even, _ = encoder(features, lengths, ragged=False)
+    torch.testing.assert_close(ragged, even, atol=5e-6, rtol=0)
+
+
+def test_batch_norm_agrees_with_torch_on_the_valid_frames() -> None:
+    torch.manual_seed(0)
+    x, lengths = torch.randn(3, 11, 6), torch.tensor([11, 4, 8])
+    valid = (torch.arange(11) < lengths.unsqueeze(1)).unsqueeze(-1)
+    ours, reference = MaskedBatchNorm(6), torch.nn.BatchNorm1d(6)
+    for module in (ours, reference):
+        torch.nn.init.uniform_(module.weight, generator=torch.Generator().manual_seed(1))
+        torch.nn.init.uniform_(module.bias, generator=torch.Generator().manual_seed(2))
+    rows = valid.squeeze(-1)
+    torch.testing.assert_close(ours(x, valid)[rows], reference(x[rows]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(ours.running_mean, reference.running_mean)
+    torch.testing.assert_close(ours.running_var, reference.running_var)
+    torch.testing.assert_close(ours.eval()(x), reference.eval()(x.mT).mT, atol=1e-6, rtol=0)
+
+
+def test_convolution_module_agrees_with_torch_layers() -> None:
+    torch.manual_seed(0)
+    module = ConvolutionModule(8, 5).eval()
+    x = torch.randn(2, 13, 8)
+    gated = torch.nn.functional.glu(module.pointwise_in(x), dim=-1)
+    convolved = torch.nn.functional.conv1d(
+        gated.mT, module.depthwise.weight, module.depthwise.bias, padding=2, groups=8
+    ).mT
+    normalised = convolved / (1 + module.norm.eps) ** 0.5  # running statistics are 0 and 1
+    expected = module.pointwise_out(normalised * torch.sigmoid(normalised))
+    torch.testing.assert_close(module(x), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 17])
+def test_relative_shift_picks_the_score_of_each_distance(frames: int) -> None:
+    scores = torch.randn(2, 3, frames, 2 * frames - 1)
+    shifted = relative_shift(scores)
+    for i in range(frames):
+        for j in range(frames):
+            assert torch.equal(shifted[:, :, i, j], scores[:, :, i, frames - 1 - (i - j)])
+
+
+def test_attention_scores_are_those_of_the_paper_term_by_term() -> None:
+    torch.manual_seed(0)
+    frames, dim, heads = 6, 8, 2
+    attention = RelativeAttention(dim, heads, 0.0)
+    x = torch.randn(1, frames, dim)
+    output = attention(x, RelativePositions(dim)(frames))
+
+    query, key, value = (
+        part.view(frames, heads, -1) for part in attention.query_key_value(x)[0].chunk(3, dim=-1)
+    )
+    attended = torch.empty(frames, heads, dim // heads)
+    for h in range(heads):
+        scores = torch.empty(frames, frames)
+        for i in range(frames):
+            for j in range(frames):
+                distance = attention.position(sinusoids(torch.tensor([i - j]), dim))
+                distance = distance.view(heads, -1)[h]
+                content = (query[i, h] + attention.content_bias[h]) @ key[j, h]
+                position = (query[i, h] + attention.position_bias[h]) @ distance
+                scores[i, j] = (content + position) / (dim // heads) ** 0.5
+        attended[:, h] = scores.softmax(dim=-1) @ value[:, h]
+    expected = attention.output(attended.flatten(1))
+    torch.testing.assert_close(output[0], expected, atol=1e-6, rtol=0)
+
+
+def test_position_table_that_grew_equals_a_fresh_one() -> None:
+    grown, fresh = RelativePositions(8), RelativePositions(8)
+    grown(3)
+    grown(10)
+    torch.testing.assert_close(grown(7), fresh(7), atol=0, rtol=0)
