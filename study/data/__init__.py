@@ -1,0 +1,1 @@
+"""Corpora, and the way from audio and transcripts to batches."""

@@ -1,0 +1,209 @@
+"""Log-mel features, computed once and kept on disk.
+
+A store is keyed by the content of the audio files and by the feature settings, so that every trial
+and every study that hears the same speech in the same way shares it. Its two files:
+
+    features.f16   all frames one after the other, float16, memory-mapped when read
+    index.npz      frames of each utterance, sums for the normalisation, and what was wrong
+
+Definition, as in ESPnet's `DefaultFrontend`: power spectrum (Hann window, centred, reflected at the
+ends), Slaney mel filters, natural logarithm of at least 1e-10.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import torch
+import torchaudio
+from torch import Tensor
+
+from study.data.config import FeatureConfig
+from study.data.corpus import Utterance
+from study.files import replacing
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+"""Part of the key; to be raised when the definition of the features changes."""
+
+
+class LogMel:
+    """Computes the features of a signal."""
+
+    def __init__(self, config: FeatureConfig) -> None:
+        window = round(config.window * config.sample_rate)
+        self.config = config
+        self._mel = torchaudio.transforms.MelSpectrogram(
+            sample_rate=config.sample_rate,
+            n_fft=1 << (window - 1).bit_length(),
+            win_length=window,
+            hop_length=round(config.hop * config.sample_rate),
+            n_mels=config.mels,
+            power=2.0,
+            norm="slaney",
+            mel_scale="slaney",
+        )
+
+    def __call__(self, signal: Tensor, sample_rate: int) -> Tensor:
+        """One channel of samples `(N,)` -> `(T, F)`, float32."""
+        if sample_rate != self.config.sample_rate:
+            signal = torchaudio.functional.resample(signal, sample_rate, self.config.sample_rate)
+        mel: Tensor = self._mel(signal)
+        return mel.clamp(min=1e-10).log().T
+
+
+@dataclass(frozen=True)
+class FeatureStore:
+    """The features of a list of utterances."""
+
+    frames: npt.NDArray[np.float16]
+    """All frames `(N, F)`, memory-mapped."""
+    lengths: npt.NDArray[np.int64]
+    """Frames of each utterance; 0 where its audio could not be used."""
+    offsets: npt.NDArray[np.int64]
+    """First frame of each utterance."""
+    sums: npt.NDArray[np.float64]
+    """Sum and sum of squares over the frames of each utterance `(utterances, 2, F)`."""
+    faults: dict[int, str]
+    """What was wrong with the audio of an utterance, by its number."""
+
+    def of(self, utterance: int) -> npt.NDArray[np.float16]:
+        """The features `(T, F)` of an utterance by its number."""
+        start = self.offsets[utterance]
+        return self.frames[start : start + self.lengths[utterance]]
+
+    def normalisation(self, utterances: list[int]) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation `(F,)` over all frames of these utterances."""
+        frames = self.lengths[utterances].sum()
+        mean, square = self.sums[utterances].sum(axis=0) / frames
+        std = np.sqrt(np.maximum(square - mean**2, 1e-20))
+        return torch.from_numpy(mean).float(), torch.from_numpy(std).float()
+
+
+def audio_fingerprint(utterances: list[Utterance]) -> str:
+    """A hash of the content of all audio files, in order; a missing one counts as such."""
+    digest = hashlib.blake2b(digest_size=16)
+    for utterance in utterances:
+        try:
+            content = utterance.audio.read_bytes()
+        except OSError:
+            content = b"missing"
+        digest.update(hashlib.blake2b(content, digest_size=16).digest())
+    return digest.hexdigest()
+
+
+def open_features(
+    utterances: list[Utterance], audio: str, config: FeatureConfig, cache: Path
+) -> FeatureStore:
+    """The features of these utterances, computed now if they never were.
+
+    `audio` is their `audio_fingerprint`. Audio that cannot be used is noted in `faults`.
+    """
+    key = hashlib.blake2b(
+        json.dumps([VERSION, audio, asdict(config)], sort_keys=True).encode(), digest_size=16
+    ).hexdigest()
+    folder = cache / "features" / key
+    if not _complete(folder, len(utterances), config.mels):
+        _compute(utterances, config, folder)
+    return _load(folder, config.mels)
+
+
+def _complete(folder: Path, utterances: int, mels: int) -> bool:
+    """Whether both files are there and of the size that they should have."""
+    index, data = folder / "index.npz", folder / "features.f16"
+    if not (index.is_file() and data.is_file()):
+        return False
+    lengths = np.load(index, allow_pickle=False)["lengths"]
+    return len(lengths) == utterances and data.stat().st_size == lengths.sum() * mels * 2
+
+
+def _load(folder: Path, mels: int) -> FeatureStore:
+    with np.load(folder / "index.npz", allow_pickle=False) as index:
+        lengths, sums, faults = index["lengths"], index["sums"], str(index["faults"])
+    shape = (int(lengths.sum()), mels)
+    frames: npt.NDArray[np.float16] = (
+        np.memmap(folder / "features.f16", dtype=np.float16, mode="r", shape=shape)
+        if shape[0]
+        else np.zeros(shape, dtype=np.float16)
+    )
+    return FeatureStore(
+        frames=frames,
+        lengths=lengths,
+        offsets=np.concatenate(([0], np.cumsum(lengths)[:-1])).astype(np.int64),
+        sums=sums,
+        faults={int(number): fault for number, fault in json.loads(faults).items()},
+    )
+
+
+def _compute(utterances: list[Utterance], config: FeatureConfig, folder: Path) -> None:
+    started = time.monotonic()
+    log.info("Computing the features of %d utterances", len(utterances))
+    lengths = np.zeros(len(utterances), dtype=np.int64)
+    sums = np.zeros((len(utterances), 2, config.mels))
+    faults: dict[int, str] = {}
+    with replacing(folder / "features.f16") as data, data.open("wb") as file:
+        for number, result in enumerate(_extract(utterances, config)):
+            if isinstance(result, str):
+                faults[number] = result
+                continue
+            result.tofile(file)
+            exact = result.astype(np.float64)
+            lengths[number] = len(result)
+            sums[number] = exact.sum(axis=0), np.square(exact).sum(axis=0)
+    with replacing(folder / "index.npz") as index, index.open("wb") as file:
+        np.savez(file, lengths=lengths, sums=sums, faults=np.array(json.dumps(faults)))
+    log.info("Computed them in %.1f s", time.monotonic() - started)
+
+
+def _extract(
+    utterances: list[Utterance], config: FeatureConfig
+) -> Iterator[npt.NDArray[np.float16] | str]:
+    """The features of each utterance in order, or what is wrong with its audio."""
+    log_mel = LogMel(config)
+
+    def one(utterance: Utterance) -> npt.NDArray[np.float16] | str:
+        signal = read_audio(utterance.audio)
+        if isinstance(signal, str):
+            return signal
+        samples, sample_rate = signal
+        if len(samples) / sample_rate < config.window:
+            return f"the audio is {len(samples) / sample_rate:.3f} s long, shorter than a window"
+        features = log_mel(samples, sample_rate)
+        if not torch.isfinite(features).all():
+            return "the audio has samples that are not finite numbers"
+        return features.half().numpy()
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # one thread for each utterance, several utterances at once
+    try:
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as executor:
+            for start in range(0, len(utterances), 1024):  # a bounded number in memory
+                yield from executor.map(one, utterances[start : start + 1024])
+    finally:
+        torch.set_num_threads(threads)
+
+
+def read_audio(file: Path) -> tuple[Tensor, int] | str:
+    """The samples `(N,)` of a file, its channels averaged, and its sample rate in Hz.
+
+    Returns a phrase that says what is wrong where the file cannot be read.
+    """
+    if not file.is_file():
+        return f"there is no audio file {file}"
+    try:
+        samples, sample_rate = soundfile.read(file, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
+        return f"the audio file {file} cannot be read ({error})"
+    return torch.from_numpy(samples.mean(axis=1)), int(sample_rate)
