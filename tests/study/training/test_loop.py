@@ -1,0 +1,246 @@
+"""Training: resumes bit for bit, diverges visibly, and does what each setting says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from model.config import NetworkConfig
+from study.data.batches import Batches
+from study.data.config import AugmentationConfig
+from study.data.dataset import Dataset
+from study.training import loop
+from study.training.config import Budget, TrainingConfig
+from study.training.loop import Diverged, Evaluation, Interrupted, total_steps, train
+from study.training.schedule import rate_scale
+from tests.speech import open_corpus, write_corpus
+
+NETWORK = NetworkConfig(
+    encoder_layers=1,
+    encoder_dim=8,
+    attention_heads=2,
+    conv_kernel_size=3,
+    decoder_layers=1,
+    decoder_dim=8,
+    decoder_heads=2,
+    subsampling_channels=2,
+    dropout=0.1,
+)
+TRAINING = TrainingConfig(
+    budget=Budget(epochs=6),
+    evaluations=3,
+    batch_seconds=2.5,
+    augmentation=AugmentationConfig(frequency_mask_width=4),
+)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return open_corpus(write_corpus(tmp_path_factory.mktemp("corpus")))
+
+
+@pytest.fixture(scope="module")
+def baseline(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> list[Evaluation]:
+    return _train(dataset, tmp_path_factory.mktemp("baseline"))
+
+
+def _train(
+    dataset: Dataset,
+    folder: Path,
+    *,
+    network: NetworkConfig = NETWORK,
+    training: TrainingConfig = TRAINING,
+    seed: int = 1,
+    identity: str = "one",
+    interrupted: Callable[[], bool] = lambda: False,
+) -> list[Evaluation]:
+    return list(
+        train(
+            network,
+            training,
+            dataset,
+            seed=seed,
+            device=torch.device("cpu"),
+            folder=folder,
+            identity=identity,
+            interrupted=interrupted,
+        )
+    )
+
+
+def _timeless(evaluations: list[Evaluation]) -> list[dict[str, Any]]:
+    clocks = ("train_seconds", "evaluate_seconds", "real_time_factor")
+    return [{k: v for k, v in asdict(e).items() if k not in clocks} for e in evaluations]
+
+
+def _weights(folder: Path) -> dict[str, torch.Tensor]:
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    return {**state["network"], "random": state["random"]}
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    original = loop._Stepper.step
+
+    def poisoned(self: Any, batch: Any, step: int) -> float:
+        steps.append(step)
+        if step == 2:
+            batch.features.fill_(float("nan"))
+        return original(self, batch, step)
+
+    updates: list[int] = []
+    update = torch.optim.AdamW.step
+    monkeypatch.setattr(loop._Stepper, "step", poisoned)
+    monkeypatch.setattr(
+        torch.optim.AdamW, "step", lambda *a, **k: (updates.append(1), update(*a, **k))[1]
+    )
+    with pytest.raises(Diverged, match=r"loss nan.* at step 3"):
+        _train(dataset, tmp_path)
+    assert steps == [0, 1, 2]
+    assert len(updates) == 2
+
+
+def test_interrupted_anywhere_it_goes_on_bit_for_bit(dataset: Dataset, tmp_path: Path) -> None:
+    whole = _train(dataset, tmp_path / "whole")
+    assert len(whole) == 3
+    for stop in (1, 5, 9):  # in the first, the second and the third part
+        folder = tmp_path / str(stop)
+        left = [stop]
+
+        def interrupted(left: list[int] = left) -> bool:
+            left[0] -= 1
+            return left[0] < 0
+
+        with pytest.raises(Interrupted):
+            _train(dataset, folder, interrupted=interrupted)
+        torch.rand(7)  # whatever else the process draws
+        resumed = _train(dataset, folder)
+        assert _timeless(resumed) == _timeless(whole)
+        expected, found = _weights(tmp_path / "whole"), _weights(folder)
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_finished_trial_returns_its_evaluations_without_training(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = _train(dataset, tmp_path)
+    monkeypatch.setattr(loop._Stepper, "step", lambda *a: pytest.fail("a step was made"))
+    assert _train(dataset, tmp_path) == first
+
+
+def test_a_checkpoint_of_another_trial_is_not_continued(dataset: Dataset, tmp_path: Path) -> None:
+    first = _train(dataset, tmp_path, identity="one", seed=1)
+    second = _train(dataset, tmp_path, identity="two", seed=2)
+    assert _timeless(first) != _timeless(second)
+    assert [e.step for e in second] == [e.step for e in first]
+
+
+def test_a_seed_decides_everything(dataset: Dataset, tmp_path: Path) -> None:
+    one, same, other = (
+        _timeless(_train(dataset, tmp_path / name, seed=seed))
+        for name, seed in (("one", 1), ("same", 1), ("other", 2))
+    )
+    assert one == same
+    assert one != other
+
+
+def test_the_best_hypotheses_are_kept_with_their_errors(dataset: Dataset, tmp_path: Path) -> None:
+    evaluations = _train(dataset, tmp_path)
+    lines = (tmp_path / "hypotheses.jsonl").read_text().splitlines()
+    hypotheses = [json.loads(line) for line in lines]
+    assert [h["id"] for h in hypotheses] == ["dev-0", "dev-1"]
+    rate = sum(h["errors"] for h in hypotheses) / sum(h["words"] for h in hypotheses)
+    assert rate == min(e.wer for e in evaluations)
+    assert set(torch.load(tmp_path / "best.pt", weights_only=True)) >= {"feature_mean"}
+
+
+def test_a_network_learns_a_few_utterances_by_heart(tmp_path: Path) -> None:
+    texts = {"train": ["on", "off"], "dev": ["on", "off"], "test": ["on"]}
+    folder = write_corpus(tmp_path / "corpus", texts=texts)
+    for number in range(2):  # dev is what it is trained on
+        audio = (folder / f"audio/train-{number}.wav").read_bytes()
+        (folder / f"audio/dev-{number}.wav").write_bytes(audio)
+    network = replace(NETWORK, encoder_dim=16, decoder_dim=16, dropout=0.0, embedding_init="scaled")
+    training = replace(
+        TRAINING,
+        budget=Budget(steps=120),
+        learning_rate=1e-2,
+        augmentation=AugmentationConfig(frequency_masks=0, time_masks=0),
+    )
+    evaluations = _train(open_corpus(folder), tmp_path / "run", network=network, training=training)
+    assert evaluations[-1].wer == 0
+    assert evaluations[-1].dev_loss < evaluations[0].dev_loss
+
+
+@pytest.mark.parametrize(
+    ("budget", "steps"),
+    [(Budget(epochs=6), 12), (Budget(epochs=0.5), 3), (Budget(steps=7), 7)],
+)
+def test_the_budget_decides_the_steps(dataset: Dataset, budget: Budget, steps: int) -> None:
+    training = replace(TRAINING, budget=budget)
+    batches = Batches(dataset.splits["train"], training.batch_seconds)
+    assert total_steps(NETWORK, training, dataset, batches) == steps
+
+
+def test_equal_compute_gives_larger_networks_fewer_steps(dataset: Dataset) -> None:
+    training = replace(TRAINING, budget=Budget(flops=1e10))
+    batches = Batches(dataset.splits["train"], training.batch_seconds)
+    small = total_steps(NETWORK, training, dataset, batches)
+    large = total_steps(replace(NETWORK, encoder_layers=4), training, dataset, batches)
+    assert small > 1.5 * large
+
+
+@pytest.mark.parametrize("budget", [{}, {"epochs": 1, "steps": 2}])
+def test_a_budget_has_one_measure(budget: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="exactly one of epochs, steps and flops"):
+        Budget(**budget)
+
+
+def test_evaluations_are_spread_over_the_budget(dataset: Dataset, tmp_path: Path) -> None:
+    evaluations = _train(dataset, tmp_path)
+    assert [e.evaluation for e in evaluations] == [1, 2, 3]
+    assert [e.step for e in evaluations] == [4, 8, 12]
+    assert [e.epoch for e in evaluations] == [2, 4, 6]
+    assert evaluations[-1].learning_rate < evaluations[1].learning_rate
+
+
+def test_the_learning_rate_rises_stays_and_falls() -> None:
+    rates = [rate_scale(step, 100, warmup=0.1, decay=0.2) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9:81] == [1.0] * 72
+    assert rates[-1] == pytest.approx(0.05)
+    assert rates == sorted(rates[:10]) + rates[10:80] + sorted(rates[80:], reverse=True)
+    assert {rate_scale(step, 10, warmup=0, decay=0) for step in range(10)} == {1.0}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"learning_rate": 2e-3},
+        {"decoder_learning_rate_scale": 0.1},
+        {"weight_decay": 0.5},
+        {"warmup": 0.5},
+        {"decay": 0.7},
+        {"gradient_clip": 0.01},
+        {"batch_seconds": 1.2},
+        {"precision": "bfloat16"},
+        {"augmentation": AugmentationConfig(frequency_mask_width=5)},
+        {"augmentation": AugmentationConfig(frequency_mask_width=4, frequency_masks=1)},
+        {"augmentation": AugmentationConfig(frequency_mask_width=4, time_masks=1)},
+        {"augmentation": AugmentationConfig(frequency_mask_width=4, time_mask_share=0.5)},
+    ],
+    ids=str,
+)
+def test_every_training_setting_acts(
+    dataset: Dataset, tmp_path: Path, baseline: list[Evaluation], change: dict[str, Any]
+) -> None:
+    changed = _train(dataset, tmp_path, training=replace(TRAINING, **change))
+    assert changed[-1].train_loss != baseline[-1].train_loss
