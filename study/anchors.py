@@ -1,0 +1,29 @@
+"""Shapes known from elsewhere, by name: the reference points of a study.
+
+The paper's decoder is one LSTM layer (arXiv 2005.08100, table 1); here its depth and width are
+those of whatever decoder the study has. The paper says kernel 32; a symmetric one needs an odd
+size.
+"""
+
+from __future__ import annotations
+
+_COLUMNS = (
+    "encoder_layers",
+    "encoder_dim",
+    "attention_heads",
+    "conv_kernel_size",
+    "decoder_layers",
+    "decoder_dim",
+)
+
+ANCHORS: dict[str, dict[str, int]] = {
+    name: dict(zip(_COLUMNS, values, strict=True))
+    for name, values in {
+        "conformer-s": (16, 144, 4, 31, 1, 320),  # the paper
+        "conformer-m": (16, 256, 4, 31, 1, 640),
+        "conformer-l": (17, 512, 8, 31, 1, 640),
+        "espnet-librispeech-100": (12, 256, 4, 31, 6, 256),  # egs2/librispeech_100/asr1
+        "espnet-librispeech": (12, 512, 8, 31, 6, 512),  # egs2/librispeech/asr1
+        "espnet-ksponspeech": (12, 512, 8, 31, 6, 512),  # egs2/ksponspeech/asr1
+    }.items()
+}

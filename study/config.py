@@ -1,0 +1,320 @@
+"""study.yaml as typed values: it mirrors the file from top to bottom.
+
+`study.config_file.load` reads one. Nothing here imports torch, Optuna or MLflow, so that a file
+with a fault is refused at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from model.config import SHAPE, NetworkConfig, conflicts
+from study.anchors import ANCHORS
+from study.data.config import FeatureConfig, TokenConfig
+from study.data.corpus import Corpus
+from study.data.registry import CORPORA
+from study.errors import nearest
+from study.space import Dimension, Number, SearchRange
+from study.training.config import TrainingConfig
+
+if typing.TYPE_CHECKING:
+    AnyCorpus = Corpus
+else:
+    AnyCorpus = Annotated[
+        functools.reduce(operator.or_, CORPORA.values()), Field(discriminator="kind")
+    ]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ExploreConfig(_Section):
+    """Phase 1: an even sample of the space at full budget, from which effects are read."""
+
+    trials: Annotated[int, Ge(0)] = 32
+    """Configurations of a scrambled Sobol sequence, besides the anchors."""
+
+
+class RefineConfig(_Section):
+    """Phase 2: a sampler that concentrates and a pruner that stops, to find the best."""
+
+    trials: Annotated[int, Ge(0)] = 32
+    """Configurations that the sampler proposes."""
+    sampler: Literal["tpe", "random"] = "tpe"
+    """`tpe` learns from all earlier trials; `random` continues the even sample."""
+    pruner: Literal["successive_halving", "none"] = "successive_halving"
+    """`successive_halving` stops trials that are not among the best at a rung."""
+    first_rung: Annotated[float, Gt(0), Le(1)] = 0.5
+    """Share of the budget after which trials are first compared."""
+    reduction_factor: Annotated[int, Ge(2)] = 2
+    """Rungs lie this factor apart, and one trial in this many goes on from each."""
+    survivors: Annotated[float, Ge(0), Le(1)] = 0.15
+    """Share of the trials that are spared at random, to measure what pruning costs."""
+
+
+class LauncherConfig(_Section):
+    """How workers, the processes that run trials, are started."""
+
+    kind: Literal["local"] = "local"
+    """`local`: processes on this machine."""
+    workers: Annotated[int, Ge(1)] | None = None
+    """Processes; null: one a core on the CPU, one on a GPU."""
+
+
+class TrackingConfig(_Section):
+    """Where runs are logged for people to browse."""
+
+    enabled: bool = True
+    """Log to MLflow."""
+    uri: str | None = None
+    """An MLflow tracking URI; null: a database in `runs`, shared by all studies there."""
+
+
+class Anchor(_Section):
+    """A configuration known from elsewhere, which every study of it contains."""
+
+    name: str
+    shape: dict[str, Number]
+    """Its six values."""
+
+
+class StudyConfig(_Section):
+    """A whole study."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "study"
+    """Names the study everywhere: its folder, in Optuna and in MLflow; the file's name if
+    absent."""
+    runs: Path = Path("runs")
+    """The folder of all studies, their cache and MLflow's database, relative to the working one."""
+    corpus: AnyCorpus
+    """The speech to train on, choose on and test on."""
+    features: FeatureConfig = FeatureConfig()
+    tokens: TokenConfig = TokenConfig()
+    network: NetworkConfig = NetworkConfig()
+    """The network where it is not searched."""
+    training: TrainingConfig = TrainingConfig()
+    """The training where it is not searched."""
+    search: dict[str, SearchRange] = {}
+    """Ranges of what is searched: any numeric key of `network` or `training`."""
+    anchors: tuple[str | dict[str, Any], ...] = ()
+    """Names of known shapes, or mappings of the six (and a `name`)."""
+    explore: ExploreConfig = ExploreConfig()
+    refine: RefineConfig = RefineConfig()
+    seed: int = 0
+    """Decides the sample, the samplers and every trial's own seed."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where trials train; `auto` is the GPU where there is one."""
+    storage: str | None = None
+    """An Optuna storage URL; null: a SQLite database in the study's folder."""
+    launcher: LauncherConfig = LauncherConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @property
+    def folder(self) -> Path:
+        """Where everything that this study makes is kept."""
+        return self.runs / self.name
+
+    @property
+    def cache(self) -> Path:
+        """Speech, features and tokens that studies share."""
+        return self.runs / "cache"
+
+    @property
+    def storage_url(self) -> str:
+        """The URL of Optuna's storage."""
+        return self.storage or f"sqlite:///{(self.folder / 'study.db').absolute()}"
+
+    @property
+    def trials(self) -> int:
+        """All trials of the study."""
+        return len(self.anchors) + self.explore.trials + self.refine.trials
+
+    @functools.cached_property
+    def space(self) -> dict[str, Dimension]:
+        """The searched parameters by name, in the order of the file."""
+        return {
+            name: Dimension.of(name, searched, whole=SEARCHABLE[name][1])
+            for name, searched in self.search.items()
+        }
+
+    @functools.cached_property
+    def anchor_shapes(self) -> list[Anchor]:
+        """The anchors with all their six values; what a mapping leaves out is the baseline's."""
+        baseline = {name: getattr(self.network, name) for name in SHAPE}
+        anchors = []
+        for place, anchor in enumerate(self.anchors, start=1):
+            if isinstance(anchor, str):
+                anchors.append(Anchor(name=anchor, shape={**ANCHORS[anchor]}))
+            else:
+                given = {name: value for name, value in anchor.items() if name != "name"}
+                name = str(anchor.get("name", f"anchor-{place}"))
+                anchors.append(Anchor(name=name, shape={**baseline, **given}))
+        return anchors
+
+    def with_parameters(
+        self, parameters: dict[str, Number]
+    ) -> tuple[NetworkConfig, TrainingConfig]:
+        """The network and the training of one trial."""
+        changes: dict[str, dict[str, Any]] = {"network": {}, "training": {}}
+        for name, value in parameters.items():
+            section, whole = SEARCHABLE[name]
+            changes[section][name] = int(value) if whole else float(value)
+        return replace(self.network, **changes["network"]), replace(
+            self.training, **changes["training"]
+        )
+
+
+def _searchable() -> dict[str, tuple[str, bool]]:
+    """The numeric fields of network and training."""
+    found = {}
+    for section, config in (("network", NetworkConfig), ("training", TrainingConfig)):
+        hints = typing.get_type_hints(config)
+        for field in fields(config):
+            kind = hints[field.name]
+            options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+            for number in (int, float):
+                if number in options:
+                    found[field.name] = (section, number is int)
+    return found
+
+
+SEARCHABLE = _searchable()
+"""What may stand under `search`: name -> (section, whether a whole number)."""
+
+
+def known_keys() -> list[str]:
+    """The dotted paths of all keys that a study.yaml may have."""
+
+    def walk(kind: Any, path: str) -> Iterator[str]:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            inner = {name: field.annotation for name, field in kind.model_fields.items()}
+        elif is_dataclass(kind):
+            inner = {name: hint for name, hint in typing.get_type_hints(kind).items()
+                     if not name.startswith("_")}  # fmt: skip
+        else:
+            return
+        for name, hint in inner.items():
+            yield f"{path}{name}"
+            yield from walk(hint, f"{path}{name}.")
+
+    keys = list(walk(StudyConfig, ""))
+    for corpus in CORPORA.values():
+        keys += walk(corpus, "corpus.")
+    for name in SEARCHABLE:
+        keys += [f"search.{name}", *walk(SearchRange, f"search.{name}.")]
+    return list(dict.fromkeys(keys))
+
+
+def faults(config: StudyConfig, given: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is wrong between the parts of a study: pairs of a dotted path and a sentence.
+
+    `given` is what stands in the file, to tell what was chosen from what was left at its default.
+    """
+    broken = False
+    for name, searched in config.search.items():
+        for fault in _range_faults(name, searched, config):
+            broken = True
+            yield f"search.{name}", fault
+    for place, fault in _anchor_faults(config):
+        broken = True
+        yield place, fault
+    if broken:
+        return
+    yield from _combination_faults(config)
+    yield from _baseline_faults(config, given)
+    if config.trials == 0:
+        yield "explore.trials", "the study has no trials: give explore, refine or anchors some"
+    if config.tokens.kind == "bpe" and config.tokens.size is None:
+        yield "tokens.size", "is missing: give the number of pieces that bpe should learn"
+
+
+def _range_faults(name: str, searched: SearchRange, config: StudyConfig) -> Iterator[str]:
+    if name not in SEARCHABLE:
+        yield f"is not a numeric key of network or training{nearest(name, SEARCHABLE)}"
+        return
+    section, whole = SEARCHABLE[name]
+    try:
+        dimension = Dimension.of(name, searched, whole=whole)
+    except ValueError as error:
+        yield str(error)
+        return
+    kind: TypeAdapter[Any] = TypeAdapter(NetworkConfig if section == "network" else TrainingConfig)
+    baseline = getattr(config, section)
+    for value in dimension.values or dimension.extremes:
+        plain = {field.name: getattr(baseline, field.name) for field in fields(baseline)}
+        try:
+            kind.validate_python({**plain, name: value})
+        except ValidationError as error:
+            yield f"{value!r} is not possible: {error.errors()[0]['msg']}"
+
+
+def _anchor_faults(config: StudyConfig) -> Iterator[tuple[str, str]]:
+    names: set[str] = set()
+    for place, anchor in enumerate(config.anchors):
+        path = f"anchors.{place}"
+        if isinstance(anchor, str):
+            if anchor not in ANCHORS:
+                yield path, f"there is no known shape '{anchor}'{nearest(anchor, ANCHORS)}"
+            name = anchor
+        else:
+            for key, value in anchor.items():
+                if key != "name" and key not in SHAPE:
+                    yield (
+                        f"{path}.{key}",
+                        f"is not one of the six{nearest(key, (*SHAPE, 'name'))}",
+                    )
+                elif key != "name" and (not isinstance(value, int) or value < 1):
+                    yield f"{path}.{key}", f"{value!r} is not a positive whole number"
+            name = str(anchor.get("name", f"anchor-{place + 1}"))
+        if name in names:
+            yield path, f"a second anchor is called '{name}': give each a name of its own"
+        names.add(name)
+
+
+def _combination_faults(config: StudyConfig) -> Iterator[tuple[str, str]]:
+    """Combinations of the searched values, and anchors, that cannot be built."""
+    seen: set[str] = set()
+    names = ("encoder_dim", "attention_heads", "decoder_dim", "decoder_heads", "conv_kernel_size")
+    for group in (names[:2], names[2:4], names[4:]):
+        options = [
+            config.space[name].values if name in config.space else (getattr(config.network, name),)
+            for name in group
+        ]
+        for values in product(*options):
+            network, _ = config.with_parameters(dict(zip(group, values, strict=True)))
+            for name, fault in conflicts(network):
+                if name in group and fault not in seen:
+                    seen.add(fault)
+                    section = "search" if name in config.space else "network"
+                    yield f"{section}.{name}", fault
+    for place, anchor in enumerate(config.anchor_shapes):
+        network, _ = config.with_parameters(anchor.shape)
+        for _, fault in conflicts(network):
+            yield f"anchors.{place}", f"{anchor.name}: {fault}"
+
+
+def _baseline_faults(config: StudyConfig, given: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Values beside a search that lie outside its range: one of the two is a mistake."""
+    for name, dimension in config.space.items():
+        section = SEARCHABLE[name][0]
+        value = getattr(getattr(config, section), name)
+        chosen = name in (given.get(section) or {})
+        needed = bool(config.anchors) and name not in SHAPE
+        if (chosen or needed) and value is not None and value not in dimension:
+            why = "" if chosen else " (its default, with which the anchors train)"
+            yield (
+                f"{section}.{name}",
+                f"{value:g}{why} is not in search.{name} ({dimension.describe()})",
+            )

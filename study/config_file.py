@@ -1,0 +1,192 @@
+"""From study.yaml to a `StudyConfig`, or to sentences that say what is wrong in which line.
+
+config = load(Path("study.yaml"), ["explore.trials=4"])
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from study.config import SEARCHABLE, StudyConfig, faults, known_keys
+from study.errors import InputError, nearest
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which `1e-4` is a number, as in YAML 1.2, and no key stands twice."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*)(\.[\d_]*)?[eE][-+]?\d+$|^[-+]?\.\d+[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def load(file: Path, overrides: Iterable[str] = ()) -> StudyConfig:
+    """Read and check a study.
+
+    `overrides` are `dotted.path=value`, with values as in YAML; they win over the file. Raises
+    `InputError` with all faults at once, each with its place.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"there is no study file {file}; name one, or run in its folder") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: cannot be read as UTF-8 text ({error})") from None
+    given, places = _parse(file, text)
+    for override in overrides:
+        _override(given, places, override)
+    given.setdefault("name", file.stem)
+    if isinstance(given.get("search"), dict):  # null takes a parameter out of the search
+        given["search"] = {name: r for name, r in given["search"].items() if r is not None}
+    try:
+        config = StudyConfig.model_validate(given)
+    except ValidationError as error:
+        raise InputError(_sentences(error, given, places, file)) from None
+    found = [_at(places, path.split("."), file, fault) for path, fault in faults(config, given)]
+    if found:
+        raise InputError(found)
+    return config
+
+
+def dump(config: StudyConfig) -> str:
+    """The whole configuration as YAML, defaults included, so that `load` gives it back.
+
+    Baselines outside the range of their search are left out: nothing uses them.
+    """
+    plain = config.model_dump(mode="json")
+    for name, dimension in config.space.items():
+        section = plain[SEARCHABLE[name][0]]
+        if section[name] not in dimension:
+            del section[name]
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+Places = dict[tuple[str, ...], str]
+"""Where each key stands: a file and line, or an override."""
+
+
+def _parse(file: Path, text: str) -> tuple[dict[str, Any], Places]:
+    places: Places = {}
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return {}, places
+        if not isinstance(node, yaml.MappingNode):
+            raise InputError(f"{file}:1: a study is a mapping of keys to values")
+        _locate(node, (), file, places)
+        return loader.construct_document(node), places
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise InputError(f"{file}:{line}: not YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{file}: not YAML: {error}") from None
+    finally:
+        loader.dispose()
+
+
+def _locate(node: yaml.Node, path: tuple[str, ...], file: Path, places: Places) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = (*path, str(key.value))
+            place = f"{file}:{key.start_mark.line + 1}"
+            if inner in places:
+                raise InputError(f"{place}: {'.'.join(inner)}: stands twice, see {places[inner]}")
+            places[inner] = place
+            _locate(value, inner, file, places)
+    elif isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            places[*path, str(number)] = f"{file}:{item.start_mark.line + 1}"
+            _locate(item, (*path, str(number)), file, places)
+
+
+def _override(given: dict[str, Any], places: Places, override: str) -> None:
+    """Put `dotted.path=value` into what the file gave."""
+    path, equals, text = override.partition("=")
+    keys = tuple(path.split("."))
+    if not equals or not all(keys):
+        raise InputError(f"-o {override}: write it as dotted.path=value, such as explore.trials=4")
+    try:
+        value = yaml.load(text, Loader=_Loader)  # noqa: S506 - it is a SafeLoader
+    except yaml.YAMLError:
+        raise InputError(f"-o {override}: the value is not YAML") from None
+    target = given
+    for depth, key in enumerate(keys[:-1], start=1):
+        inner = target.get(key)
+        if inner is None:
+            inner = target[key] = {}
+        if not isinstance(inner, dict):
+            raise InputError(f"-o {override}: {'.'.join(keys[:depth])} is not a section")
+        target = inner
+    target[keys[-1]] = value
+    for place in [place for place in places if place[: len(keys)] == keys]:
+        del places[place]
+    places[keys] = f"-o {override}"
+
+
+def _at(places: Places, path: list[str], file: Path, sentence: str) -> str:
+    """A sentence with its place: the longest part of the path that stands somewhere."""
+    for length in range(len(path), 0, -1):
+        if tuple(path[:length]) in places:
+            return f"{places[tuple(path[:length])]}: {'.'.join(path)}: {sentence}"
+    return f"{file}: {'.'.join(path)}: {sentence}"
+
+
+def _sentences(
+    error: ValidationError, given: dict[str, Any], places: Places, file: Path
+) -> list[str]:
+    """pydantic's complaints in our words, each with its place."""
+    sentences = []
+    for item in error.errors():
+        path = _real_path(item["loc"], given)
+        value = item.get("input")
+        match item["type"]:
+            case "extra_forbidden" | "unexpected_keyword_argument":
+                sentence = f"there is no such key{_intended('.'.join(path))}"
+            case "missing" | "union_tag_not_found":
+                sentence = "is missing"
+            case "literal_error" | "union_tag_invalid":
+                context = item.get("ctx") or {}
+                options = context.get("expected") or context.get("expected_tags")
+                value = context.get("tag", value)
+                sentence = f"{value!r} is not one of {options}"
+            case "value_error":
+                sentence = item["msg"].removeprefix("Value error, ")
+            case _:
+                message = item["msg"][0].lower() + item["msg"][1:]
+                sentence = f"{value!r} is not possible: {message}"
+        sentences.append(_at(places, path, file, sentence))
+    return list(dict.fromkeys(sentences))
+
+
+def _intended(path: str) -> str:
+    """The known key that an unknown one may mean: the same name elsewhere, or a similar one."""
+    keys = known_keys()
+    name = path.rpartition(".")[2]
+    elsewhere = [key for key in keys if key.rpartition(".")[2] == name and key != path]
+    if elsewhere and not elsewhere[0].startswith("search."):
+        return f"; it is called '{elsewhere[0]}'"
+    return nearest(path, keys)
+
+
+def _real_path(location: tuple[int | str, ...], given: dict[str, Any]) -> list[str]:
+    """A pydantic location without the names of union members that it weaves in."""
+    path: list[str] = []
+    value: Any = given
+    for place, step in enumerate(location):
+        last = place == len(location) - 1
+        if isinstance(value, dict) and (step in value or last):
+            path.append(str(step))
+            value = value.get(step)
+        elif isinstance(value, list | tuple) and isinstance(step, int):
+            path.append(str(step))
+            value = value[step] if step < len(value) else None
+    return path or [str(step) for step in location]

@@ -1,0 +1,185 @@
+"""What a person sees while a study runs: a live table on a terminal, plain lines elsewhere.
+
+It reads Optuna's storage alone, so it shows any worker, wherever it runs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from model.config import SHAPE
+
+
+def shape_in_words(values: dict[str, Any]) -> str:
+    """The six in one short phrase: encoder layers×dim, heads, kernel, decoder layers×dim."""
+    layers, dim, heads, kernel, decoder_layers, decoder_dim = (values[name] for name in SHAPE)
+    return f"{layers}×{dim} h{heads} k{kernel} + {decoder_layers}×{decoder_dim}"
+
+
+def duration_in_words(seconds: float) -> str:
+    """Seconds as people say them: 45 s, 3 min 20 s, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+@dataclass
+class Watch:
+    """The state of a study's trials, refreshed from its storage."""
+
+    study: optuna.Study
+    workers: int
+    evaluations: int
+    """Evaluations of a trial that is trained to the end."""
+    console: Console
+    began: float = field(default_factory=time.monotonic)
+    trials: list[FrozenTrial] = field(default_factory=list)
+    _told: set[int] = field(default_factory=set)
+    _already: int = 0
+
+    def __post_init__(self) -> None:
+        self.refresh()
+        self._told = {trial.number for trial in self.finished}
+        self._already = len(self.finished)
+
+    def refresh(self) -> None:
+        """Read the storage."""
+        self.trials = self.study.get_trials(deepcopy=False)
+
+    @property
+    def finished(self) -> list[FrozenTrial]:
+        """Trials with an outcome."""
+        return [trial for trial in self.trials if trial.state.is_finished()]
+
+    @property
+    def running(self) -> list[FrozenTrial]:
+        """Trials that a worker has."""
+        return [trial for trial in self.trials if trial.state == TrialState.RUNNING]
+
+    @property
+    def waiting(self) -> int:
+        """Trials that nobody has begun, or that were handed back."""
+        return sum(trial.state == TrialState.WAITING for trial in self.trials)
+
+    @property
+    def best(self) -> FrozenTrial | None:
+        """The trained trial with the lowest WER so far."""
+        results = [
+            t
+            for t in self.finished
+            if t.user_attrs.get("outcome") == "finished" and t.value is not None
+        ]
+        return min(results, key=lambda t: t.value if t.value is not None else 0.0, default=None)
+
+    def seconds_left(self) -> float | None:
+        """An estimate from the trials that finished since this began; None before the first."""
+        done = len(self.finished) - self._already
+        if not done:
+            return None
+        remaining = self.waiting + len(self.running) - sum(map(self._share, self.running))
+        return (
+            (time.monotonic() - self.began)
+            / (done + sum(map(self._share, self.running)))
+            * remaining
+        )
+
+    def _share(self, trial: FrozenTrial) -> float:
+        return len(trial.user_attrs.get("evaluations", [])) / self.evaluations
+
+    def lines(self) -> Iterator[str]:
+        """A line for each trial that finished since the last call."""
+        for trial in self.finished:
+            if trial.number not in self._told:
+                self._told.add(trial.number)
+                yield self._line(trial)
+
+    def _line(self, trial: FrozenTrial) -> str:
+        attributes = trial.user_attrs
+        wer = "" if trial.value is None else f"WER {trial.value:6.1%}  "
+        shape = shape_in_words(attributes["config"]) if "config" in attributes else ""
+        name = f" {attributes['anchor']}" if "anchor" in attributes else ""
+        outcome = attributes.get("outcome", trial.state.name.lower()).replace("_", " ")
+        done = f"{len(self.finished)}/{len(self.trials)}"
+        return f"trial {trial.number:<3} {outcome:9} {wer}{shape}{name}  ({done})"
+
+    def render(self) -> RenderableType:
+        """The live display, within 80 columns."""
+        done, total = len(self.finished), len(self.trials)
+        left = self.seconds_left()
+        head = Table.grid(padding=(0, 2))
+        head.add_row(
+            Text(f"{done} of {total} trials", style="bold"),
+            ProgressBar(
+                total=total, completed=done + sum(map(self._share, self.running)), width=24
+            ),
+            Text(
+                f"{duration_in_words(time.monotonic() - self.began)}"
+                + (f", about {duration_in_words(left)} left" if left is not None else "")
+            ),
+        )
+        table = Table(box=None, padding=(0, 1), header_style="dim")
+        for column in ("trial", "training", "eval", "epoch", "loss", "WER", "for"):
+            table.add_column(column, justify="left" if column == "training" else "right")
+        for trial in self.running:
+            table.add_row(*self._row(trial))
+        best = self.best
+        foot = (
+            Text("no trial has finished yet", style="dim")
+            if best is None
+            else Text(
+                f"best so far: {best.value:.1%} WER, trial {best.number}: "
+                f"{shape_in_words(best.user_attrs['config'])}",
+                style="green",
+            )
+        )
+        return Group(head, table, foot)
+
+    def _row(self, trial: FrozenTrial) -> Iterator[str]:
+        attributes = trial.user_attrs
+        evaluations = attributes.get("evaluations", [])
+        yield str(trial.number)
+        shape = shape_in_words(attributes["config"]) if "config" in attributes else "starting"
+        yield f"{shape} {attributes.get('anchor', '')}".strip()
+        yield f"{len(evaluations)}/{self.evaluations}"
+        if evaluations:
+            last = evaluations[-1]
+            yield from (f"{last['epoch']:.1f}", f"{last['train_loss']:.2f}", f"{last['wer']:.1%}")
+        else:
+            yield from ("", "", "")
+        began = trial.datetime_start
+        yield duration_in_words((datetime.now() - began).total_seconds()) if began else ""
+
+
+@contextmanager
+def shown(watch: Watch) -> Iterator[None]:
+    """Show a watch while the block runs; it is refreshed by `step`."""
+    if not watch.console.is_terminal:
+        yield
+        return
+    with Live(
+        watch.render(), console=watch.console, refresh_per_second=4, get_renderable=watch.render
+    ):
+        yield
+
+
+def step(watch: Watch) -> None:
+    """Read the storage and tell what is new."""
+    watch.refresh()
+    for line in watch.lines():
+        watch.console.print(line, highlight=False, soft_wrap=True)

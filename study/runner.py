@@ -1,0 +1,233 @@
+"""`python -m study run`: prepares a study, starts its workers, watches them, writes the report."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+from rich.console import Console
+
+import reports
+from study import provenance, tracking
+from study.config import StudyConfig
+from study.config_file import dump
+from study.data.corpus import SPLITS
+from study.data.dataset import Dataset
+from study.files import write_atomically
+from study.launchers import LAUNCHERS
+from study.progress import Watch, duration_in_words, shown, step
+from study.storage import create_study, reclaim
+from study.worker import choose_device, open_dataset
+
+POLL = 0.5
+"""Seconds between looks at the storage."""
+PATIENCE = 30
+"""Seconds that workers have to hand back their trials before they are killed."""
+
+INTERRUPTED = 130
+FAILED = 1
+
+
+def run(config: StudyConfig, console: Console, arguments: str = "") -> int:
+    """Run a study to its end, or go on with it; returns an exit code.
+
+    `arguments` are those with which other commands find the same study.
+    """
+    device = choose_device(config.device).type
+    dataset = _open_dataset(config, console)
+    study = create_study(config, _attributes(config, dataset, device))
+    experiment = _prepare_tracking(config, study)
+    lost = reclaim(study)
+    watch = Watch(study, _workers(config, device), config.training.evaluations, console)
+    if lost:
+        numbers = ", ".join(str(trial.number) for trial in lost)
+        console.print(f"Trials {numbers} had lost their worker; they go on from their checkpoints.")
+    if not watch.waiting:
+        console.print(
+            f"The study '{config.name}' is finished: all its {len(watch.trials)} trials have an "
+            "outcome, so nothing is trained. To extend it, ask for more: -o explore.trials=…, "
+            "-o refine.trials=…; to begin anew: -o name=…",
+            highlight=False,
+        )
+    else:
+        if watch.finished:
+            done = f"{len(watch.finished)} of {len(watch.trials)} trials have an outcome"
+            console.print(f"Going on with the study '{config.name}': {done}.", highlight=False)
+        code = _train(config, study, watch)
+        if code == INTERRUPTED:
+            tracking.end_study(experiment)
+            console.print(
+                f"Interrupted with {len(watch.finished)} of {len(watch.trials)} trials done. "
+                "Run the same command again to go on.",
+                highlight=False,
+            )
+            return code
+    tracking.refill(experiment, study.get_trials(deepcopy=False), config.folder)
+    _report(config, study, experiment, console, arguments)
+    if watch.waiting:
+        console.print(
+            f"[red]The workers stopped with {watch.waiting} trials waiting;[/] "
+            f"{config.folder / 'logs'} says why. Run the same command again to go on.",
+            highlight=False,
+        )
+        return FAILED
+    return 0 if watch.best is not None else FAILED
+
+
+def _open_dataset(config: StudyConfig, console: Console) -> Dataset:
+    with console.status("Preparing speech and features …"):
+        dataset = open_dataset(config)
+    for line in describe_dataset(dataset):
+        console.print(line, highlight=False, soft_wrap=True)
+    return dataset
+
+
+def describe_dataset(dataset: Dataset) -> list[str]:
+    """How much speech there is, and what was found amiss, in lines."""
+    lines = []
+    for name in SPLITS:
+        summary = dataset.splits[name].summary()
+        speakers = f", {summary['speakers']} speakers" if summary["speakers"] else ""
+        amount = duration_in_words(summary["hours"] * 3600)
+        lines.append(
+            f"{name:5}  {summary['utterances']:>6} utterances, {amount} of speech, "
+            f"{summary['words']} words{speakers}"
+        )
+    return [*lines, *(f"warning: {warning}" for warning in dataset.warnings)]
+
+
+def _attributes(config: StudyConfig, dataset: Dataset, device: str) -> dict[str, Any]:
+    """What the study's readers should know about it."""
+    return {
+        "corpus": {
+            "kind": config.corpus.kind,
+            "fingerprint": dataset.fingerprint,
+            "splits": {name: split.summary() for name, split in dataset.splits.items()},
+            "warnings": dataset.warnings,
+        },
+        "versions": provenance.versions(),
+        "git_commit": provenance.git_commit(),
+        "code": provenance.code_fingerprint(),
+        "hardware": provenance.hardware(device),
+    }
+
+
+def _workers(config: StudyConfig, device: str) -> int:
+    """Worker processes: what is asked for, else one a core on the CPU and one on a GPU."""
+    return config.launcher.workers or (provenance.cores() if device == "cpu" else 1)
+
+
+def _prepare_tracking(config: StudyConfig, study: optuna.Study) -> tracking.Experiment | None:
+    """MLflow's experiment and parent run for the study, made before any worker starts."""
+    if not config.tracking.enabled:
+        return None
+    if "created" not in study.user_attrs:
+        study.set_user_attr("created", datetime.now(UTC).isoformat())
+    corpus = study.user_attrs["corpus"]
+    hours = corpus["splits"]["train"]["hours"]
+    experiment = tracking.prepare(
+        tracking.tracking_uri(config.runs, config.tracking.uri),
+        (config.runs / "mlartifacts").absolute(),
+        config.name,
+        description=(
+            f"Which shape should a Conformer have for this corpus ({corpus['kind']}, "
+            f"{hours:.2f} hours of training speech)? {config.trials} trials search "
+            f"{', '.join(config.space) or 'nothing'} for the lowest word error rate on dev."
+        ),
+        tags={
+            "corpus_fingerprint": corpus["fingerprint"],
+            "git_commit": study.user_attrs["git_commit"] or "",
+            "hardware": study.user_attrs["hardware"],
+        },
+        params=config.model_dump(mode="json"),
+        identity=study.user_attrs["created"],
+    )
+    if experiment is not None:
+        study.set_user_attr("mlflow", experiment.as_attribute())
+    return experiment
+
+
+def _train(config: StudyConfig, study: optuna.Study, watch: Watch) -> int:
+    """Run workers until no trial waits, or until nothing moves any more."""
+    file = config.folder / "study.yaml"
+    write_atomically(file, dump(config))
+    with shown(watch):
+        while watch.waiting:
+            before = len(watch.finished)
+            workers = min(watch.workers, watch.waiting)
+            processes = LAUNCHERS[config.launcher.kind](file, workers, config.folder / "logs")
+            try:
+                while any(process.poll() is None for process in processes):
+                    time.sleep(POLL)
+                    step(watch)
+            except KeyboardInterrupt:
+                _stop(processes)
+                reclaim(study)
+                step(watch)
+                return INTERRUPTED
+            reclaim(study)  # trials of workers that died go to the next ones
+            step(watch)
+            gave_up = any(process.returncode == FAILED for process in processes)
+            if gave_up or len(watch.finished) == before:
+                return FAILED
+    return 0
+
+
+def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
+    """Ask workers to stop, and kill those that do not."""
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # they are stopping already
+    try:
+        for process in processes:
+            process.terminate()
+        deadline = time.monotonic() + PATIENCE
+        for process in processes:
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _report(
+    config: StudyConfig,
+    study: optuna.Study,
+    experiment: tracking.Experiment | None,
+    console: Console,
+    arguments: str,
+) -> None:
+    """Write the report, log it, and say what it found."""
+    with console.status("Writing the report …"):
+        files = reports.write(
+            study._storage, config.name, config.folder / "report", config.folder / "trials"
+        )
+    best = files.answer.best
+    tracking.log_report(
+        experiment,
+        files.html,
+        [files.markdown, files.trials_csv],
+        metrics={} if best is None else {"best_wer": best.wer},
+        tags={} if best is None else {"best_trial": str(best.number)},
+    )
+    console.print()
+    console.print(files.answer.sentence, style="bold", highlight=False)
+    if best is not None:
+        for name, value in best.values.items():
+            shown_value = "not known" if value is None else f"{value:g}"
+            console.print(f"  {name:17} {shown_value}", highlight=False)
+    console.print()
+    console.print(f"report   {_short(files.html)}", highlight=False, soft_wrap=True)
+    if experiment is not None:
+        console.print(f"MLflow   python -m study ui{arguments}", highlight=False, soft_wrap=True)
+
+
+def _short(file: Path) -> Path:
+    """A path as seen from the working directory, where it lies below it."""
+    absolute = file.absolute()
+    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute

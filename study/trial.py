@@ -1,0 +1,225 @@
+"""One trial: from a claimed number to a recorded outcome.
+
+`OUTCOMES` is the one place that maps how a trial ended to a state in Optuna:
+
+    finished        trained to the end of its budget
+    pruned          stopped at a rung
+    diverged        the loss was no longer finite    } a value and a violated constraint, since a
+    out_of_memory   the network does not fit         } sampler does not learn from failures
+    crashed         an error of ours, or of the machine
+    stopped         interrupted from outside: waits again under its number
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from optuna.trial import TrialState
+
+from model.counting import cost
+from study.config import StudyConfig
+from study.data.dataset import Dataset
+from study.files import write_atomically
+from study.sampler import derived_seed
+from study.space import Number
+from study.storage import hand_back, heartbeat
+from study.tracking import Tracker, TrialRun
+from study.training.loop import Diverged, Evaluation, Interrupted, train
+
+log = logging.getLogger(__name__)
+
+OUTCOMES = {
+    "finished": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "diverged": TrialState.COMPLETE,
+    "out_of_memory": TrialState.COMPLETE,
+    "crashed": TrialState.FAIL,
+    "stopped": TrialState.WAITING,
+}
+INFEASIBLE = ("diverged", "out_of_memory")
+"""Outcomes with a violated constraint."""
+WORST = 1.0
+"""The word error rate of a trial that could not be trained: that of writing nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Laboratory:
+    """What all trials of a worker share."""
+
+    config: StudyConfig
+    dataset: Dataset
+    study: optuna.Study
+    tracker: Tracker
+    device: torch.device
+    code: str
+    """The fingerprint of the code."""
+    interrupted: Callable[[], bool]
+    """Whether somebody asked this worker to stop."""
+
+
+def run_trial(laboratory: Laboratory, trial: optuna.Trial) -> str:
+    """Train a claimed trial and record its outcome, which is returned."""
+    error: str | None = None
+    run: TrialRun | None = None
+    try:
+        with heartbeat(laboratory.study, trial._trial_id):
+            run, evaluations = _begin(laboratory, trial)
+            outcome = _follow(laboratory.study, trial, run, evaluations)
+    except Interrupted:
+        outcome = "stopped"
+    except Diverged as divergence:
+        outcome, error = "diverged", str(divergence)
+    except (torch.OutOfMemoryError, MemoryError) as shortage:
+        outcome, error = "out_of_memory", str(shortage).partition("\n")[0] or "out of memory"
+    except Exception as crash:
+        outcome, error = "crashed", f"{crash!r}\n{traceback.format_exc(limit=-6)}"
+        log.exception("Trial %d crashed", trial.number)
+    _conclude(laboratory, trial, run, outcome, error)
+    return outcome
+
+
+def parameters(config: StudyConfig, trial: optuna.Trial) -> dict[str, Number]:
+    """The values in which a trial differs from the baseline: its anchor's, and what is searched."""
+    anchor = trial.user_attrs.get("anchor")
+    shape = next((a.shape for a in config.anchor_shapes if a.name == anchor), {})
+    return {**shape, **{name: d.suggest(trial) for name, d in config.space.items()}}
+
+
+def _begin(laboratory: Laboratory, trial: optuna.Trial) -> tuple[TrialRun, Any]:
+    """Record what a trial is, and start its training."""
+    config, dataset = laboratory.config, laboratory.dataset
+    network, training = config.with_parameters(parameters(config, trial))
+    seed = derived_seed(config.seed, trial.number)
+    values = {**asdict(network), **asdict(training)}
+    identity = hashlib.blake2b(
+        json.dumps([values, seed, dataset.fingerprint, laboratory.code], sort_keys=True).encode(),
+        digest_size=16,
+    ).hexdigest()
+    split = dataset.splits["train"]
+    size = cost(
+        network,
+        mels=config.features.mels,
+        vocabulary=dataset.tokenizer.vocabulary,
+        frames_per_second=1 / split.hop,
+        tokens_per_second=sum(map(len, split.tokens)) / (sum(split.lengths) * split.hop),
+    )
+    attributes = {
+        "config": values,
+        "seed": seed,
+        "identity": identity,
+        "device": _device_name(laboratory.device),
+        "parameters": size.parameters,
+        "flops_per_second": size.flops_per_second,
+    }
+    for name, value in attributes.items():
+        trial.set_user_attr(name, value)
+    folder = _folder(laboratory, trial)
+    write_atomically(folder / "config.json", json.dumps({**values, "seed": seed}, indent=2))
+    if laboratory.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    return _start_run(laboratory, trial, values), train(
+        network,
+        training,
+        dataset,
+        seed=seed,
+        device=laboratory.device,
+        folder=folder,
+        identity=identity,
+        interrupted=laboratory.interrupted,
+    )
+
+
+def _start_run(laboratory: Laboratory, trial: optuna.Trial, values: dict[str, Any]) -> TrialRun:
+    """The MLflow run of a trial: a new one, or that of its part before an interruption."""
+    known = trial.user_attrs.get("mlflow_run_id")
+    if known:
+        return laboratory.tracker.resumed(trial.number, known)
+    attributes = trial.user_attrs
+    run = laboratory.tracker.start(
+        trial.number,
+        params={**values, "seed": attributes["seed"]},
+        tags={
+            **{name: attributes.get(name) for name in ("phase", "anchor", "worker", "device")},
+            "corpus_fingerprint": laboratory.dataset.fingerprint,
+            "git_commit": laboratory.study.user_attrs.get("git_commit"),
+        },
+    )
+    if run.run_id:
+        trial.set_user_attr("mlflow_run_id", run.run_id)
+    return run
+
+
+def _follow(study: optuna.Study, trial: optuna.Trial, run: TrialRun, evaluations: Any) -> str:
+    """Report each evaluation as it comes, and stop at a rung where the pruner says so."""
+    seen: list[dict[str, Any]] = []
+    reported = study.get_trials(deepcopy=False)[trial.number].intermediate_values
+    for evaluation in evaluations:
+        assert isinstance(evaluation, Evaluation)
+        seen.append(asdict(evaluation))
+        run.log_evaluation(seen[-1])
+        if evaluation.evaluation not in reported:  # an interrupted trial brings its past along
+            trial.set_user_attr("evaluations", seen)
+            trial.report(evaluation.wer, step=evaluation.evaluation)
+        if trial.should_prune():
+            evaluations.close()
+            return "pruned"
+    return "finished"
+
+
+def _conclude(
+    laboratory: Laboratory,
+    trial: optuna.Trial,
+    run: TrialRun | None,
+    outcome: str,
+    error: str | None,
+) -> None:
+    """Record an outcome in Optuna, then in MLflow."""
+    state = OUTCOMES[outcome]
+    evaluations = trial.user_attrs.get("evaluations", [])
+    facts: dict[str, Any] = {}
+    if evaluations:
+        facts = {
+            "train_seconds": evaluations[-1]["train_seconds"],
+            "evaluate_seconds": sum(e["evaluate_seconds"] for e in evaluations),
+            "real_time_factor": evaluations[-1]["real_time_factor"],
+        }
+    if laboratory.device.type == "cuda":
+        facts["peak_memory_bytes"] = torch.cuda.max_memory_allocated()
+    if state == TrialState.WAITING:
+        hand_back(laboratory.study, trial._trial_id)
+    else:
+        for name, value in {**facts, "outcome": outcome, "error": error}.items():
+            if value is not None:
+                trial.set_user_attr(name, value)
+        # Every trial has the constraint: samplers take one without for infeasible.
+        trial.set_constraint("could_not_be_trained", float(outcome in INFEASIBLE))
+        best = min((e["wer"] for e in evaluations), default=WORST)
+        value = max(best, WORST) if outcome in INFEASIBLE else best
+        laboratory.study.tell(trial, value if state == TrialState.COMPLETE else None, state=state)
+    if run is not None:
+        folder = _folder(laboratory, trial)
+        size = {name: trial.user_attrs[name] for name in ("parameters", "flops_per_second")}
+        run.finish(
+            outcome,
+            state=state.name,
+            metrics={**size, **facts},
+            artifacts=[folder / "config.json", folder / "hypotheses.jsonl"],
+            error=error,
+        )
+
+
+def _folder(laboratory: Laboratory, trial: optuna.Trial) -> Path:
+    return laboratory.config.folder / "trials" / str(trial.number)
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
