@@ -18,6 +18,8 @@ from study.data.batches import Batches
 from study.data.dataset import Dataset
 from study.progress import duration_in_words, shape_in_words
 from study.runner import describe_dataset
+from study.storage import check_url
+from study.tracking import tracking_uri
 from study.training.config import TrainingConfig
 from study.training.loop import total_steps
 from study.worker import choose_device, open_dataset
@@ -43,6 +45,8 @@ def check(config: StudyConfig, console: Console) -> None:
     timed step of the smallest and of the largest network on random numbers.
     """
     device = choose_device(config.device)
+    check_url(config.storage_url)
+    tracking_uri(config.runs, config.tracking.uri)
     with console.status("Preparing speech and features …"):
         dataset = open_dataset(config)
     console.print(f"[bold]{config.name}[/]: {config.corpus.kind} corpus", highlight=False)
@@ -62,7 +66,8 @@ def check(config: StudyConfig, console: Console) -> None:
     workers = config.launcher.workers or (provenance.cores() if device.type == "cpu" else 1)
     seconds = config.trials * (smallest.trial_seconds + largest.trial_seconds) / 2 / workers
     console.print(
-        f"{config.trials} trials ({len(config.anchors)} anchors, {config.explore.trials} explore, "
+        f"{config.trials} trials ({len(config.anchors)} anchor{'s' * (len(config.anchors) != 1)}, "
+        f"{config.explore.trials} explore, "
         f"{config.refine.trials} refine) of {duration_in_words(smallest.trial_seconds)} to "
         f"{duration_in_words(largest.trial_seconds)}: about {duration_in_words(seconds)} with "
         f"{workers} worker{'s' * (workers > 1)} on {provenance.hardware(device.type)}, "

@@ -302,7 +302,8 @@ def _combination_faults(config: StudyConfig) -> Iterator[tuple[str, str]]:
     for place, anchor in enumerate(config.anchor_shapes):
         network, _ = config.with_parameters(anchor.shape)
         for _, fault in conflicts(network):
-            yield f"anchors.{place}", f"{anchor.name}: {fault}"
+            if fault not in seen:
+                yield f"anchors.{place}", f"{anchor.name}: {fault}"
 
 
 def _baseline_faults(config: StudyConfig, given: dict[str, Any]) -> Iterator[tuple[str, str]]:

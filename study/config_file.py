@@ -133,7 +133,10 @@ def _override(given: dict[str, Any], places: Places, override: str) -> None:
 
 
 def _at(places: Places, path: list[str], file: Path, sentence: str) -> str:
-    """A sentence with its place: the longest part of the path that stands somewhere."""
+    """A sentence with its place: an override of the path, or the line of its longest known part."""
+    for keys, place in places.items():
+        if place.startswith("-o ") and list(keys[: len(path)]) == path:
+            return f"{place}: {'.'.join(path)}: {sentence}"
     for length in range(len(path), 0, -1):
         if tuple(path[:length]) in places:
             return f"{places[tuple(path[:length])]}: {'.'.join(path)}: {sentence}"

@@ -21,10 +21,12 @@ from typing import Any
 
 import numpy as np
 import optuna
+import sqlalchemy.exc
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import make_url
 
 from study.config import SEARCHABLE, StudyConfig
 from study.errors import InputError
@@ -49,11 +51,32 @@ warnings.filterwarnings("ignore", message="Fixed parameter .* is out of range") 
 def open_storage(config: StudyConfig) -> RDBStorage:
     """Connect to the storage of a study; a SQLite database is created where there is none."""
     url = config.storage_url
+    check_url(url)
     options: dict[str, Any] = {}
     if url.startswith("sqlite:///"):
         Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         options = {"connect_args": {"timeout": 60}}  # seconds to wait for another worker's lock
-    return RDBStorage(url, engine_kwargs=options, heartbeat_interval=HEARTBEAT, grace_period=GRACE)
+    try:
+        return RDBStorage(
+            url, engine_kwargs=options, heartbeat_interval=HEARTBEAT, grace_period=GRACE
+        )
+    except sqlalchemy.exc.OperationalError as error:
+        raise InputError(
+            f"storage: {make_url(url)!r} cannot be opened ({error.orig}); is it there, and writable?"
+        ) from None
+
+
+def check_url(url: str) -> None:
+    """Raise `InputError` where a URL is not that of a database that can be used here."""
+    try:
+        make_url(url).get_dialect().import_dbapi()
+    except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError):
+        raise InputError(
+            "storage: is not the URL of a database; leave it out for SQLite in the study's folder, "
+            "or write one such as postgresql+psycopg://user@host/name"
+        ) from None
+    except ImportError as error:
+        raise InputError(f"storage: its driver is missing: pip install {error.name}") from None
 
 
 def open_study(config: StudyConfig, storage: RDBStorage | None = None) -> optuna.Study:

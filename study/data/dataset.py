@@ -72,8 +72,9 @@ def prepare(
 ) -> Dataset:
     """Read a corpus, compute its features and tokens (or find them in `cache`), and check it all.
 
-    `ctc` says whether transcripts must be short enough for CTC to align. Raises `InputError` where
-    a split has no utterances, or more are unusable than `corpus.max_bad_utterances` allows.
+    `ctc` says whether transcripts of train must be short enough for CTC to align; those of dev and
+    test are scored all the same, since a decoder may recognise them. Raises `InputError` where a
+    split has no utterances, or more are unusable than `corpus.max_bad_utterances` allows.
     """
     read = corpus.read(cache)
     empty = [
@@ -95,7 +96,7 @@ def prepare(
         for number, utterance in enumerate(read[split], start=first):
             encoded = tokenizer.encode(utterance.text)
             fault = store.faults.get(number) or _fault(
-                utterance, int(store.lengths[number]), encoded, ctc=ctc
+                utterance, int(store.lengths[number]), encoded, ctc=ctc and split == "train"
             )
             if fault:
                 faults.append(f"{utterance.source or split}: '{utterance.id}': {fault}")

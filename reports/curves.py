@@ -1,0 +1,180 @@
+"""Learning curves: how WER and dev loss fell while each trial trained.
+
+The best few are named; curves that still fall at their end say that the budget, not the shape,
+may have decided.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from matplotlib.collections import LineCollection
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from reports.style import LINES, MUTED, Panel, log_ticks, slug
+from reports.wording import counted, number, percent
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from reports.record import StudyRecord
+
+NAMED = len(LINES)
+"""How many of the best results are highlighted."""
+
+_MEASURES = {"wer": ("dev WER, %", "WER"), "dev_loss": ("dev loss per token", "Dev loss")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveData:
+    """The curves of one measure."""
+
+    measure: str
+    """`wer` (here in percent) or `dev_loss`."""
+
+    x_label: str
+    """Epochs where every trial has them, otherwise evaluations."""
+
+    curves: pd.DataFrame
+    """One row per point: number, x, y, role (`1`, `2`, `3` for the best; else `other`, `pruned`,
+    `failed`)."""
+
+    log: bool
+    """Whether the range is so wide that a logarithmic axis shows more."""
+
+    still_falling: tuple[int, ...]
+    """Highlighted trials whose last value is more than 1 % below the one before."""
+
+
+def curves_data(record: StudyRecord, measure: str) -> CurveData:
+    """Return every trial's finite values of a measure over training."""
+    curves = record.curves[record.curves[measure].notna()]
+    curves = curves[np.isfinite(curves[measure].astype(float))]
+    by_epoch = bool(len(curves)) and bool(curves["epoch"].notna().all())
+    scale = 100.0 if measure == "wer" else 1.0
+    data = pd.DataFrame(
+        {
+            "number": curves["number"].astype(int),
+            "x": curves["epoch" if by_epoch else "evaluation"].astype(float),
+            "y": scale * curves[measure].astype(float),
+        }
+    ).reset_index(drop=True)
+    ranked = record.results.sort_values(["wer", "number"])["number"].head(NAMED)
+    roles = {int(trial): str(place + 1) for place, trial in enumerate(ranked)}
+    outcomes = record.trials.set_index("number")["outcome"]
+    data["role"] = [
+        roles.get(trial) or _role_of(str(outcomes.loc[trial])) for trial in data["number"]
+    ]
+    values = data["y"]
+    falling = []
+    for trial in roles:
+        last = data[data["number"] == trial]["y"].tolist()[-2:]
+        if len(last) == 2 and last[1] < 0.99 * last[0]:
+            falling.append(trial)
+    return CurveData(
+        measure=measure,
+        x_label="epoch" if by_epoch else "evaluation",
+        curves=data,
+        log=bool(len(values)) and bool(values.min() > 0) and bool(values.max() > 4 * values.min()),
+        still_falling=tuple(falling),
+    )
+
+
+def _role_of(outcome: str) -> str:
+    if outcome == "pruned":
+        return "pruned"
+    return "other" if outcome in ("finished", "running") else "failed"
+
+
+def plot_curves(axes: Axes, data: CurveData) -> None:
+    """Draw the curves: the best few coloured and named at their ends, pruned ones dashed."""
+    looks = {
+        "failed": (MUTED, ":", 1.0, 0.5),
+        "pruned": (MUTED, (0, (4, 2.5)), 1.0, 0.55),
+        "other": (MUTED, "-", 1.0, 0.6),
+        **{str(i + 1): (colour, "-", 2.4, 1.0) for i, colour in enumerate(LINES)},
+    }
+    for zorder, (role, (colour, dashes, width, alpha)) in enumerate(looks.items(), start=2):
+        rows = data.curves[data.curves["role"] == role]
+        if rows.empty:
+            continue
+        lines = [line[["x", "y"]].to_numpy() for _, line in rows.groupby("number", sort=False)]
+        style = {"color": colour, "alpha": alpha, "zorder": zorder}
+        axes.add_collection(LineCollection(lines, linestyles=[dashes], linewidths=width, **style))
+        single = np.array([line[0] for line in lines if len(line) == 1]).reshape(-1, 2)
+        axes.plot(single[:, 0], single[:, 1], "o", markersize=4, **style)
+    axes.autoscale()
+    if data.log:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(FixedLocator(log_ticks(*axes.get_ylim())))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+        axes.yaxis.set_minor_locator(NullLocator())
+    elif data.measure == "wer":
+        axes.set_ylim(bottom=min(0.0, float(data.curves["y"].min())))
+    axes.set_xlabel(data.x_label)
+    axes.set_ylabel(_MEASURES[data.measure][0])
+    axes.grid(visible=False, axis="x")
+    _name_ends(axes, data)
+
+
+def _name_ends(axes: Axes, data: CurveData) -> None:
+    """Write each highlighted trial's number at the end of its curve, apart where they meet."""
+    axes.autoscale_view()
+    ends = []
+    for place in range(NAMED):
+        rows = data.curves[data.curves["role"] == str(place + 1)]
+        if len(rows):
+            end = rows.iloc[-1]
+            height = axes.transData.transform((end["x"], end["y"]))[1]
+            ends.append((height, float(end["x"]), float(end["y"]), int(end["number"]), place))
+    last = -np.inf
+    for height, x, y, trial, place in sorted(ends):
+        last = max(last + 14, height)
+        axes.annotate(
+            f"#{trial}",
+            (x, y),
+            xytext=(7, last - height),
+            textcoords="offset points",
+            va="center",
+            fontsize=11,
+            fontweight="bold",
+            color=LINES[place],
+            annotation_clip=False,
+        )
+
+
+def curve_panels(record: StudyRecord) -> list[Panel]:
+    """Return one panel per measure that was recorded."""
+    known = [curves_data(record, measure) for measure in _MEASURES]
+    return [_panel(data) for data in known if len(data.curves)]
+
+
+def _panel(data: CurveData) -> Panel:
+    title = _MEASURES[data.measure][1]
+    return Panel(
+        name=slug(f"curves {data.measure}"),
+        title=f"{title} over training",
+        alt=_describe(data, title),
+        paint=lambda axes: plot_curves(axes, data),
+        width=460,
+        height=310,
+        right=44,
+    )
+
+
+def _describe(data: CurveData, title: str) -> str:
+    trials = counted(data.curves["number"].nunique(), "trial")
+    text = f"{title} per {data.x_label} of {trials}."
+    ends = []
+    for place in range(NAMED):
+        rows = data.curves[data.curves["role"] == str(place + 1)]
+        if len(rows):
+            first, last = (
+                percent(y / 100) if data.measure == "wer" else number(y)
+                for y in (rows["y"].iloc[0], rows["y"].iloc[-1])
+            )
+            ends.append(f"trial {int(rows['number'].iloc[0])} from {first} to {last}")
+    return f"{text} The best: {'; '.join(ends)}." if ends else text

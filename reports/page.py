@@ -1,0 +1,295 @@
+"""Assembles the report: page, Markdown, table and figures, from one record of the study.
+
+The order of the page is the order of a reader's questions: what is the answer, what is it made
+of, what does it cost, is it to be trusted, and how was it made.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import pandas as pd
+import yaml
+from markupsafe import Markup
+
+from reports import ReportFiles, wording
+from reports.answer import Answer, answer_data, configuration_sentence
+from reports.cost import cost_panels
+from reports.curves import CurveData, curve_panels, curves_data
+from reports.effects import effect_panels
+from reports.importance import FEWEST, RELIABLE, RESAMPLES, importance_data, importance_panels
+from reports.questions import QUESTIONS, SIX, edge_note, label_of, question_data
+from reports.recognition import recognition_data
+from reports.record import StudyRecord, read_study
+from reports.style import Panel, figure_files, inline_svg
+from reports.trials import COST_COLUMNS, TRIAL_COLUMNS, as_csv, column_of
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+FIGURES = ("effects", "importance", "cost", "curves")
+"""Every figure's name, in the order of the page; each is a file `figures/<name>.svg` and `.png`."""
+
+GROUPS = {
+    "finished": "Finished",
+    "pruned": "Pruned: stopped early, so the WER is the last one seen and not comparable",
+    "diverged": "Diverged: no WER was measured",
+    "out_of_memory": "Out of memory: no WER was measured",
+    "infeasible": "A constraint is violated: not a result",
+    "crashed": "Crashed",
+    "stopped": "Stopped from outside",
+    "running": "Running",
+}
+"""The groups of the table of trials, in their order; waiting trials have a list of their own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Figure:
+    panels: list[Panel]
+    columns: int
+
+
+def write_report(
+    storage: str | BaseStorage, study_name: str, folder: Path, trials_folder: Path | None
+) -> ReportFiles:
+    """Read the study, draw, and write every file; see `reports.write`."""
+    record = read_study(storage, study_name)
+    answer = answer_data(record)
+    importance = importance_data(record)
+    figures = {
+        "effects": _Figure(panels=effect_panels(record), columns=3),
+        "importance": _Figure(panels=importance_panels(importance), columns=2),
+        "cost": _Figure(panels=cost_panels(record), columns=2),
+        "curves": _Figure(panels=curve_panels(record), columns=2),
+    }
+    content = {
+        **_headline(record, answer),
+        **_questions(record, answer),
+        "importance": importance,
+        "fewest": FEWEST,
+        "reliable": RELIABLE,
+        "resamples": RESAMPLES,
+        "falling": _still_falling(record),
+        "figures": figures,
+        "devices": sorted(set(record.results["device"].dropna())),
+        **_trials(record),
+        "recognition": recognition_data(trials_folder, answer.best.number if answer.best else None),
+        **_provenance(record),
+    }
+    return _write(folder, record, answer, content)
+
+
+def _headline(record: StudyRecord, answer: Answer) -> dict[str, Any]:
+    counts = answer.counts
+    unfinished = [
+        f"{counts[outcome]} {outcome}" for outcome in ("running", "waiting") if outcome in counts
+    ]
+    words = _split(record, "dev").get("words")
+    return {
+        "study": record.name,
+        "answer": answer,
+        "total": len(record.trials),
+        "unfinished": " and ".join(unfinished),
+        "corpus": _corpus_sentence(record),
+        "one_word": 1 / words if isinstance(words, int) and words > 0 else None,
+        "six_words": configuration_sentence(answer.best.values) if answer.best else "",
+        "has_phases": bool(record.trials["phase"].notna().any()),
+    }
+
+
+def _questions(record: StudyRecord, answer: Answer) -> dict[str, Any]:
+    best = record.best
+    tuned = []
+    for name, searched in record.searched.items():
+        if name in SIX:
+            continue
+        value = None if best is None else best[column_of(name)]
+        value = None if wording.number(value) == wording.MISSING else float(value)  # type: ignore[arg-type]
+        tuned.append(
+            {
+                "label": label_of(name),
+                "value": value,
+                "searched": searched,
+                "edge": edge_note(searched, value),
+            }
+        )
+    return {"questions": question_data(record), "tuned": tuned, "even": int(_even(record))}
+
+
+def _even(record: StudyRecord) -> int:
+    return int(record.results["even"].sum())
+
+
+def _split(record: StudyRecord, name: str) -> dict[str, Any]:
+    splits = record.corpus.get("splits")
+    split = splits.get(name) if isinstance(splits, dict) else None
+    return split if isinstance(split, dict) else {}
+
+
+def _corpus_sentence(record: StudyRecord) -> str:
+    """Return the corpus in a sentence: what it is and how large train and dev are."""
+    parts = []
+    for name, verb in (("train", "Trained on"), ("dev", "scored on")):
+        split = _split(record, name)
+        sizes = [wording.hours(split["hours"])] if "hours" in split else []
+        for key, noun in (("utterances", "utterance"), ("speakers", "speaker")):
+            if isinstance(split.get(key), int):
+                sizes.append(wording.counted(split[key], noun))
+        if sizes:
+            parts.append(f"{verb} {sizes[0]} of {name}" + _brackets(sizes[1:]))
+    kind = record.corpus.get("kind")
+    corpus = f" Corpus: {kind}." if kind else ""
+    if not parts:
+        return f"The study stored no description of its corpus.{corpus}"
+    sentence = ", ".join(parts)
+    return f"{sentence[0].upper()}{sentence[1:]}.{corpus}"
+
+
+def _brackets(sizes: list[str]) -> str:
+    return f" ({', '.join(sizes)})" if sizes else ""
+
+
+def _still_falling(record: StudyRecord) -> CurveData:
+    return curves_data(record, "wer")
+
+
+def _trials(record: StudyRecord) -> dict[str, Any]:
+    """Return the table of trials: in groups by outcome, best first."""
+    others = [column_of(name) for name in record.searched if name not in SIX]
+    trials = record.trials.sort_values(["wer", "number"], na_position="last")
+    known = [*GROUPS, *sorted(set(trials["outcome"]) - set(GROUPS) - {"waiting"})]
+    groups = [
+        {
+            "outcome": outcome,
+            "title": GROUPS.get(outcome, outcome.replace("_", " ").capitalize()),
+            "measured": outcome in ("finished", "pruned"),
+            "rows": _rows(trials[trials["outcome"] == outcome]),
+        }
+        for outcome in known
+    ]
+    waiting = trials[trials["outcome"] == "waiting"].sort_values("number")
+    return {
+        "six": [{"name": question.name, "label": question.label} for question in QUESTIONS],
+        "others": [{"name": name, "label": label_of(name)} for name in others],
+        "groups": [group for group in groups if group["rows"]],
+        "waiting": _rows(waiting),
+        "columns": {
+            **TRIAL_COLUMNS,
+            **dict.fromkeys(others, "another searched hyperparameter"),
+            **COST_COLUMNS,
+        },
+    }
+
+
+def _rows(trials: pd.DataFrame) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for row in trials.to_dict("records"):
+        error = row["error"] if isinstance(row["error"], str) else ""
+        sentence, _, traceback = error.strip().partition("\n")
+        plain = {str(key): None if pd.isna(value) else value for key, value in row.items()}
+        rows.append({**plain, "error": sentence.strip(), "traceback": traceback.strip("\n")})
+    return rows
+
+
+def _provenance(record: StudyRecord) -> dict[str, Any]:
+    trials = record.trials
+    spent = trials.groupby("outcome").agg(
+        trials=("number", "size"),
+        train_seconds=("train_seconds", "sum"),
+        evaluate_seconds=("evaluate_seconds", "sum"),
+    )
+    warnings = record.corpus.get("warnings")
+    return {
+        "config_yaml": yaml.safe_dump(
+            record.config, sort_keys=False, allow_unicode=True, default_flow_style=None
+        )
+        if record.config
+        else "",
+        "versions": record.versions,
+        "git_commit": record.git_commit,
+        "hardware": record.hardware,
+        "fingerprint": record.corpus.get("fingerprint"),
+        "corpus_warnings": [str(item) for item in warnings] if isinstance(warnings, list) else [],
+        "spent": spent.reset_index().to_dict("records"),
+        "train_seconds": float(trials["train_seconds"].astype(float).sum()),
+        "evaluate_seconds": float(trials["evaluate_seconds"].astype(float).sum()),
+    }
+
+
+def _write(
+    folder: Path, record: StudyRecord, answer: Answer, content: dict[str, Any]
+) -> ReportFiles:
+    pictures = folder / "figures"
+    pictures.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name in FIGURES:
+        figure: _Figure = content["figures"][name]
+        files = (pictures / f"{name}.svg", pictures / f"{name}.png")
+        if not figure.panels:
+            for path in files:  # of an earlier report, when the study held something else
+                path.unlink(missing_ok=True)
+            continue
+        for path, data in zip(files, figure_files(figure.panels, figure.columns), strict=True):
+            _replace(path, data)
+            written.append(path)
+    environment = _environment()
+    table, markdown, html = (folder / name for name in ("trials.csv", "report.md", "index.html"))
+    _replace(table, as_csv(record.trials).encode())
+    _replace(markdown, environment.get_template("report.md.jinja").render(content).encode())
+    style = resources.files("reports").joinpath("style.css").read_text(encoding="utf-8")
+    page = environment.get_template("page.html.jinja").render(
+        content,
+        style=Markup(style),  # noqa: S704 - our own style sheet
+        inline_svg=_safe_svg,
+    )
+    _replace(html, page.encode())
+    return ReportFiles(
+        html=html, markdown=markdown, trials_csv=table, figures=tuple(written), answer=answer
+    )
+
+
+def _safe_svg(panel: Panel) -> Markup:
+    # Matplotlib has escaped every name in it, and inline_svg the alternative text.
+    return Markup(inline_svg(panel))  # noqa: S704
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("reports", "."),
+        undefined=jinja2.StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    for name in ("percent", "number", "count", "duration", "points", "counted"):
+        environment.filters[name] = getattr(wording, name)
+    environment.filters["cell"] = _cell
+    return environment
+
+
+def _cell(text: object) -> Markup:
+    """Escape text for Markdown, also inside a table: neither tags nor emphasis nor new cells."""
+    escaped = str(Markup.escape(" ".join(str(text).split())))
+    marked = "".join(f"\\{c}" if c in "\\`*_[]|~" else c for c in escaped)
+    return Markup(marked)  # noqa: S704
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file beside its place, then move it there in one step."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    beside = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        beside.chmod(0o644)
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise

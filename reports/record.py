@@ -1,0 +1,234 @@
+"""Reads a study from Optuna's storage into plain tables. Nothing else here touches Optuna's API.
+
+    record = read_study("sqlite:////data/runs/laptop/study.db", "laptop")
+    record.results.sort_values("wer").head()
+
+A study that another program wrote, or an older version of this one, is read as far as it goes:
+what is missing is missing in the tables.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.study import StudyDirection
+
+from reports import StudyUnreadable
+from reports.questions import SIX
+from reports.redaction import redact
+from reports.trials import curves_frame, number_or_none, trials_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import pandas as pd
+    from optuna.distributions import BaseDistribution
+    from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
+
+_MOST_CHOICES = 64  # an integer range with more values than this is shown as continuous
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searched:
+    """A hyperparameter that the study varies, and over what."""
+
+    name: str
+    """Its name."""
+
+    role: str
+    """`scientific` (a question to answer) or `nuisance` (tuned so that comparisons are fair)."""
+
+    low: float
+    """Smallest value."""
+
+    high: float
+    """Largest value."""
+
+    log: bool
+    """Whether it is sampled evenly in its logarithm."""
+
+    choices: tuple[float, ...]
+    """Every value it can take, ascending; empty when it is continuous."""
+
+    def allows(self, value: float) -> bool:
+        """Return whether the search could draw this value."""
+        return value in self.choices if self.choices else self.low <= value <= self.high
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRecord:
+    """Everything that a report says comes from here."""
+
+    name: str
+    """The study's name."""
+
+    config: dict[str, Any]
+    """The whole study configuration, passwords taken out; empty if it was not stored."""
+
+    corpus: dict[str, Any]
+    """Kind, fingerprint, sizes per split and warnings; empty if they were not stored."""
+
+    versions: dict[str, str]
+    """Versions of Python and of the libraries that ran the study."""
+
+    git_commit: str | None
+    """The commit of the code that ran it."""
+
+    hardware: str | None
+    """The machine, in words."""
+
+    searched: dict[str, Searched]
+    """What was varied: the six first, then the nuisance hyperparameters."""
+
+    trials: pd.DataFrame
+    """One row per trial in the order of their numbers; see `reports.trials.TRIAL_COLUMNS`."""
+
+    curves: pd.DataFrame
+    """One row per evaluation of a trial; see `reports.trials.CURVE_COLUMNS`."""
+
+    @cached_property
+    def results(self) -> pd.DataFrame:
+        """The trials that count: trained to the end, not pruned, with a WER that was measured."""
+        return self.trials[self.trials["result"]]
+
+    @cached_property
+    def best(self) -> pd.Series[Any] | None:
+        """The result with the lowest WER; of equals, the earliest trial."""
+        if self.results.empty:
+            return None
+        return self.results.sort_values(["wer", "number"]).iloc[0]
+
+    @cached_property
+    def fixed_values(self) -> dict[str, float]:
+        """Those of the six that the configuration holds fixed."""
+        network = self.config.get("network")
+        values = network if isinstance(network, dict) else {}
+        found = {name: number_or_none(values.get(name)) for name in SIX}
+        return {
+            name: value
+            for name, value in found.items()
+            if value is not None and name not in self.searched
+        }
+
+
+def read_study(storage: str | BaseStorage, study_name: str) -> StudyRecord:
+    """Read a study.
+
+    Raises:
+        StudyUnreadable: There is no such study, or it does not minimise one value.
+    """
+    study = _load(storage, study_name)
+    if list(study.directions) != [StudyDirection.MINIMIZE]:
+        raise StudyUnreadable(
+            f'The study "{study_name}" does not minimise one value, so its values cannot be word '
+            "error rates."
+        )
+    trials = sorted(study.get_trials(deepcopy=False), key=lambda trial: trial.number)
+    attributes = redact(study.user_attrs)
+    config = _dict(attributes.get("config"))
+    searched = _searched(_dict(config.get("search")), trials)
+    return StudyRecord(
+        name=study_name,
+        config=config,
+        corpus=_dict(attributes.get("corpus")),
+        versions={key: str(value) for key, value in _dict(attributes.get("versions")).items()},
+        git_commit=_text(attributes.get("git_commit")),
+        hardware=_text(attributes.get("hardware")),
+        searched=searched,
+        trials=trials_frame(trials, [name for name in searched if name not in SIX]),
+        curves=curves_frame(trials),
+    )
+
+
+def _load(storage: str | BaseStorage, study_name: str) -> optuna.Study:
+    if isinstance(storage, str) and storage.startswith("sqlite"):
+        # Optuna would create the file, and an empty database in it.
+        path = storage.partition("///")[2].partition("?")[0]
+        if path and not Path(path).is_file():
+            raise StudyUnreadable(f"There is no study database at {path}.")
+    try:
+        return optuna.load_study(study_name=study_name, storage=storage)
+    except KeyError:
+        names = ", ".join(sorted(optuna.get_all_study_names(storage)))
+        held = f"it holds: {names}." if names else "it holds none."
+        raise StudyUnreadable(
+            f'There is no study named "{study_name}" in the storage; {held}'
+        ) from None
+
+
+def _searched(search: dict[str, Any], trials: Iterable[FrozenTrial]) -> dict[str, Searched]:
+    """Return what is varied, from the configuration or else from the trials' distributions."""
+    found = {name: _from_config(name, entry) for name, entry in search.items()}
+    if not search:
+        distributions: dict[str, BaseDistribution] = {}
+        for trial in trials:
+            distributions.update(trial.distributions)
+        found = {name: _from_distribution(name, item) for name, item in distributions.items()}
+    order = {name: place for place, name in enumerate(SIX)}
+    names = sorted(found, key=lambda name: (order.get(name, len(order)), name))
+    return {name: item for name in names if (item := found[name]) is not None}
+
+
+def _from_config(name: str, entry: Any) -> Searched | None:
+    entry = _dict(entry)
+    role = str(entry.get("role", _usual_role(name)))
+    choices = [number_or_none(choice) for choice in entry.get("choices") or []]
+    if choices:
+        numbers = tuple(sorted({choice for choice in choices if choice is not None}))
+        if None in choices:
+            return None  # names, not numbers: there is no axis to draw them on
+        return Searched(
+            name=name, role=role, low=numbers[0], high=numbers[-1], log=False, choices=numbers
+        )
+    low, high = number_or_none(entry.get("low")), number_or_none(entry.get("high"))
+    if low is None or high is None:
+        return None
+    log = bool(entry.get("log", False))
+    whole = isinstance(entry["low"], int) and isinstance(entry["high"], int)
+    step = number_or_none(entry.get("step")) or (1.0 if whole and not log else None)
+    return Searched(
+        name=name, role=role, low=low, high=high, log=log, choices=_steps(low, high, step)
+    )
+
+
+def _from_distribution(name: str, distribution: BaseDistribution) -> Searched | None:
+    role = _usual_role(name)
+    if isinstance(distribution, CategoricalDistribution):
+        return _from_config(name, {"choices": list(distribution.choices), "role": role})
+    if not isinstance(distribution, (IntDistribution, FloatDistribution)):
+        return None
+    low, high = float(distribution.low), float(distribution.high)
+    step = None if distribution.step is None or distribution.log else float(distribution.step)
+    return Searched(
+        name=name,
+        role=role,
+        low=low,
+        high=high,
+        log=distribution.log,
+        choices=_steps(low, high, step),
+    )
+
+
+def _steps(low: float, high: float, step: float | None) -> tuple[float, ...]:
+    if step is None or step <= 0 or (high - low) / step >= _MOST_CHOICES:
+        return ()
+    return tuple(low + i * step for i in range(math.floor((high - low) / step + 1e-9) + 1))
+
+
+def _usual_role(name: str) -> str:
+    return "scientific" if name in SIX else "nuisance"
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None

@@ -1,0 +1,23 @@
+"""Fixtures of simulated studies; what they hold is made in `simulated.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.reports.simulated import SimulatedStudy, create_empty, fill
+
+
+@pytest.fixture
+def empty_study(tmp_path: Path) -> SimulatedStudy:
+    """A study that holds its attributes and no trial."""
+    return create_empty(tmp_path)
+
+
+@pytest.fixture
+def simulate(empty_study: SimulatedStudy) -> Callable[..., SimulatedStudy]:
+    """A function that fills a study once: `simulate(explore=12, refine=8, mishaps=True)`."""
+    return partial(fill, empty_study)

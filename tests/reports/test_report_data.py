@@ -1,0 +1,236 @@
+"""The numbers behind each section, without a renderer."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import jiwer
+import pytest
+
+from reports.answer import answer_data
+from reports.cost import cost_data
+from reports.curves import curves_data
+from reports.effects import effects_data, wer_limits
+from reports.importance import importance_data
+from reports.questions import edge_note, question_data
+from reports.recognition import align, recognition_data
+from reports.record import Searched, StudyRecord, read_study
+from reports.redaction import redact
+from reports.trials import as_csv
+from tests.reports.simulated import (
+    ANCHORS,
+    SimulatedStudy,
+    draw,
+    simulated_trial,
+    write_transcripts,
+)
+
+Simulate = Callable[..., SimulatedStudy]
+
+
+def record_of(simulated: SimulatedStudy) -> StudyRecord:
+    return read_study(simulated.storage, simulated.name)
+
+
+def params(**changes: float) -> dict[str, float]:
+    return {**ANCHORS["conformer-s"], **changes}
+
+
+def test_evidence_per_value(empty_study: SimulatedStudy) -> None:
+    rng = random.Random(0)
+    empty_study.study.add_trials(
+        [
+            simulated_trial(params(encoder_layers=2), rng, wer=0.30),
+            simulated_trial(params(encoder_layers=2), rng, wer=0.20),
+            simulated_trial(params(encoder_layers=2), rng, wer=0.10, phase="refine"),
+            simulated_trial(params(encoder_layers=2), rng, wer=0.01, outcome="pruned"),
+            simulated_trial(params(encoder_layers=3), rng, wer=0.15, anchor="known"),
+            simulated_trial(params(encoder_layers=9), rng, wer=0.05, anchor="deep"),
+            simulated_trial(params(encoder_layers=1), rng, outcome="diverged"),
+        ]
+    )
+    layers = question_data(record_of(empty_study))[0]
+    found = {
+        item.value: (item.best_wer, item.best_number, item.results, item.median_wer, item.even)
+        for item in layers.evidence
+    }
+    assert found == {
+        1: (None, None, 0, None, 0),  # diverged is no result
+        2: (0.10, 2, 3, pytest.approx(0.25), 2),  # refine counts for the best, not the median
+        3: (0.15, 4, 1, None, 0),  # an anchor neither
+        4: (None, None, 0, None, 0),  # a choice that nobody tried
+        9: (0.05, 5, 1, None, 0),
+    }
+    assert layers.best_value == 9 and layers.edge == "outside the searched range"
+    assert [item.in_range for item in layers.evidence] == [True, True, True, True, False]
+
+
+def test_values_that_are_not_searched_come_from_the_config(empty_study: SimulatedStudy) -> None:
+    study = empty_study.study
+    config = dict(study.user_attrs["config"])
+    search = dict(config["search"])
+    del search["decoder_layers"]
+    study.set_user_attr("config", {**config, "search": search, "network": {"decoder_layers": 2}})
+    trial = simulated_trial(params(), random.Random(0), wer=0.2)
+    del trial.params["decoder_layers"], trial.distributions["decoder_layers"]
+    study.add_trial(trial)
+    data = {item.question.name: item for item in question_data(record_of(empty_study))}
+    assert data["decoder_layers"].searched is None
+    assert data["decoder_layers"].fixed_value == 2
+    assert data["decoder_layers"].best_value == 1  # this trial's own
+
+
+@pytest.mark.parametrize(
+    ("value", "note"),
+    [
+        (1e-4, "at the edge of the range"),
+        (1.05e-4, "at the edge of the range"),
+        (1e-3, ""),
+        (9.8e-3, "at the edge of the range"),
+        (2e-2, "outside the searched range"),
+        (None, ""),
+    ],
+)
+def test_the_edge_of_a_continuous_range(value: float | None, note: str) -> None:
+    searched = Searched(name="x", role="nuisance", low=1e-4, high=1e-2, log=True, choices=())
+    assert edge_note(searched, value) == note
+
+
+def test_effects(simulate: Simulate) -> None:
+    record = record_of(simulate(explore=12, refine=8, mishaps=True))
+    data = {effect.name: effect for effect in effects_data(record)}
+    assert list(data)[-1] == "learning_rate" and len(data) == 7
+    kinds = data["encoder_dim"].points["kind"].value_counts()
+    assert kinds.to_dict() == {"explore": 10, "refine": 5, "pruned": 3, "anchor": 2}
+    assert data["encoder_dim"].ticks == (32, 48, 64, 96) and data["encoder_dim"].log
+    assert data["conv_kernel_size"].log and not data["encoder_layers"].log
+    assert data["encoder_dim"].medians["n"].sum() == 10
+    assert data["learning_rate"].log and data["learning_rate"].medians.empty
+    low, high = wer_limits(tuple(data.values()))
+    results = 100 * record.results["wer"]
+    assert low < results.min() and results.max() < high < 60  # pruned ones do not stretch it
+
+
+def test_the_seed_spread_is_pooled_over_configurations(empty_study: SimulatedStudy) -> None:
+    rng = random.Random(0)
+    for layers, wers in ((1, (0.30, 0.32)), (2, (0.20, 0.20, 0.26)), (3, (0.9,))):
+        empty_study.study.add_trials(
+            [simulated_trial(params(encoder_layers=layers), rng, wer=wer) for wer in wers]
+        )
+    # sums of squares 0.0002 and 0.0024 over 1 + 2 degrees of freedom
+    assert answer_data(record_of(empty_study)).seed_spread == pytest.approx((0.0026 / 3) ** 0.5)
+
+
+def test_the_frontier(empty_study: SimulatedStudy) -> None:
+    rng = random.Random(0)
+    costs = [(100, 0.5), (200, 0.4), (200, 0.4), (200, 0.6), (300, 0.4), (400, 0.1), (0, 0.0)]
+    empty_study.study.add_trials(
+        [simulated_trial(draw(rng), rng, wer=wer, parameters=cost) for cost, wer in costs]
+    )
+    data = cost_data(record_of(empty_study), "parameters")
+    assert list(data[data["frontier"]]["number"]) == [0, 1, 2, 5]
+    assert 6 not in set(data["number"])  # no weights: not a cost on a logarithmic axis
+
+
+def test_importance_finds_what_matters(simulate: Simulate) -> None:
+    data = importance_data(record_of(simulate(explore=42, refine=0)))
+    assert data.trials == 40 and not data.refusal
+    table = data.table.set_index("name")
+    assert table["fanova"].idxmax() == "encoder_layers"
+    assert table["fanova"].sum() == pytest.approx(1)
+    assert table["ped_anova"].sum() == pytest.approx(1)
+    assert (table["fanova_low"] <= table["fanova_high"]).all()
+    assert table["fanova_high"].notna().all()
+
+
+def test_importance_refuses_what_it_cannot_say(empty_study: SimulatedStudy) -> None:
+    rng = random.Random(0)
+    empty_study.study.add_trials(
+        [simulated_trial(draw(rng), rng, phase="refine") for _ in range(20)]
+    )
+    assert "there are 0" in importance_data(record_of(empty_study)).refusal
+    empty_study.study.add_trials([simulated_trial(params(), rng) for _ in range(5)])
+    assert "varies" in importance_data(record_of(empty_study)).refusal
+
+
+def test_curves(simulate: Simulate) -> None:
+    record = record_of(simulate(explore=12, refine=8, mishaps=True))
+    data = curves_data(record, "wer")
+    roles = data.curves.groupby("number")["role"].first().value_counts()
+    assert roles.to_dict() == {"other": 14, "pruned": 3, "failed": 2, "1": 1, "2": 1, "3": 1}
+    first = data.curves[data.curves["role"] == "1"]
+    assert record.best is not None
+    assert first["y"].iloc[-1] == pytest.approx(100 * record.best["wer"])
+    assert data.x_label == "epoch" and list(first["x"]) == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "kinds"),
+    [
+        ("a b c", "a b c", "same same same"),
+        ("a b c", "a x c", "same substituted same"),
+        ("a b c", "a c", "same deleted same"),
+        ("a c", "a b c", "same inserted same"),
+        ("", "a", "inserted"),
+        ("a", "", "deleted"),
+        ("", "", ""),
+    ],
+)
+def test_alignment(reference: str, hypothesis: str, kinds: str) -> None:
+    words = align(reference.split(), hypothesis.split())
+    assert [word.kind for word in words] == kinds.split()
+
+
+def test_alignment_counts_as_few_errors_as_jiwer() -> None:
+    rng = random.Random(3)
+    for _ in range(200):
+        reference = rng.choices("abcd", k=rng.randint(1, 9))
+        hypothesis = rng.choices("abcd", k=rng.randint(0, 9))
+        words = align(reference, hypothesis)
+        errors = sum(word.kind != "same" for word in words)
+        assert errors == round(
+            jiwer.wer(" ".join(reference), " ".join(hypothesis)) * len(reference)
+        )
+        assert [word.reference for word in words if word.reference] == reference
+        assert [word.hypothesis for word in words if word.hypothesis] == hypothesis
+
+
+def test_examples_of_recognition(empty_study: SimulatedStudy) -> None:
+    folder = empty_study.trials_folder
+    write_transcripts(folder / "5", random.Random(0))
+    data = recognition_data(folder, 5)
+    assert (len(data.worst), len(data.drawn), data.utterances) == (10, 5, 40)
+    errors = [example.errors for example in data.worst]
+    assert errors == sorted(errors, reverse=True)
+    assert max(example.errors for example in data.drawn) <= errors[-1]
+    assert not {e.id for e in data.worst} & {e.id for e in data.drawn}
+    assert data == recognition_data(folder, 5)
+    assert "left no transcripts" in recognition_data(folder, 6).refusal
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql://me:a/b@c@host/db", "postgresql://me:***@host/db"),
+        ("mysql://host/db?user=a&password=b&x=1", "mysql://host/db?user=a&password=***&x=1"),
+        ("sqlite:////data/study.db", "sqlite:////data/study.db"),
+        ("at 10:30 someone@example.org", "at 10:30 someone@example.org"),
+    ],
+)
+def test_redaction(text: str, shown: str) -> None:
+    assert redact({"a": [text]}) == {"a": [shown]}
+
+
+def test_seeds_keep_every_digit(empty_study: SimulatedStudy) -> None:
+    """Also beside trials that have none yet, where a column of numbers would be one of floats."""
+    rng = random.Random(0)
+    seeds = [2**63 - 25, 2**70 + 1, 7]
+    empty_study.study.add_trials([simulated_trial(draw(rng), rng, seed=seed) for seed in seeds])
+    empty_study.study.enqueue_trial(params(), user_attrs={"phase": "explore"})
+    trials = record_of(empty_study).trials
+    assert list(trials["seed"]) == [*seeds, None]
+    assert [line.split(",")[7] for line in as_csv(trials).splitlines()[1:]] == [
+        *map(str, seeds),
+        "",
+    ]

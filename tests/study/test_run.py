@@ -1,0 +1,306 @@
+"""The command line, end to end: a whole small study, run again, interrupted, and refused."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from mlflow import MlflowClient
+from optuna.trial import TrialState
+
+from model.config import SHAPE
+from study import __main__
+from tests.speech import read_manifest, write_corpus, write_manifest
+
+ROOT = Path(__file__).parent.parent.parent
+TINY = "tests/tiny_study.yaml"
+
+
+def _command(runs: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "study", "run", TINY, "-o", f"runs={runs}", *arguments]
+
+
+def _run(runs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        _command(runs, *arguments),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+
+
+def _trials(runs: Path) -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(study_name="tiny", storage=f"sqlite:///{runs}/tiny/study.db").trials
+
+
+@dataclass
+class Finished:
+    """A study that was run once."""
+
+    runs: Path
+    output: str
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    runs = tmp_path_factory.mktemp("runs")
+    result = _run(runs, "--workers", "2")
+    assert result.returncode == 0, result.stdout + result.stderr
+    return Finished(runs, result.stdout)
+
+
+def test_a_study_ends_with_its_answer_and_where_to_read_more(finished: Finished) -> None:
+    output = finished.output
+    assert "The lowest dev WER" in output
+    for name in SHAPE:
+        assert name in output
+    assert "tiny/report/index.html" in output
+    assert f"python -m study ui {TINY} -o runs={finished.runs}" in output
+    assert all(len(line) <= 80 for line in output.splitlines() if str(finished.runs) not in line)
+
+
+def test_every_trial_has_an_outcome_and_none_failed(finished: Finished) -> None:
+    trials = _trials(finished.runs)
+    assert len(trials) == 7
+    assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    workers = {trial.user_attrs["worker"] for trial in trials}
+    assert len(workers) == 2
+    assert len({trial.user_attrs["seed"] for trial in trials}) == 7
+
+
+def test_the_table_of_trials_agrees_with_the_storage(finished: Finished) -> None:
+    with (finished.runs / "tiny" / "report" / "trials.csv").open() as file:
+        rows = {int(row["number"]): row for row in csv.DictReader(file)}
+    for trial in _trials(finished.runs):
+        row = rows[trial.number]
+        assert row["state"] == trial.state.name
+        assert float(row["wer"]) == pytest.approx(trial.value)
+        assert int(float(row["seed"])) == trial.user_attrs["seed"]
+        for name in SHAPE:
+            assert float(row[name]) == trial.user_attrs["config"][name]
+
+
+def test_mlflow_agrees_with_the_storage(finished: Finished) -> None:
+    client = MlflowClient(f"sqlite:///{finished.runs}/mlflow.db")
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    (parent,) = parents
+    assert parent.info.status == "FINISHED"
+    artifacts = {f.path for f in client.list_artifacts(parent.info.run_id, "report")}
+    assert "report/index.html" in artifacts
+    nested: dict[int, Any] = {int(r.data.tags["trial"]): r for r in runs if r is not parent}
+    for trial in _trials(finished.runs):
+        run = nested[trial.number]
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert run.data.tags["state"] == trial.state.name
+        expected = "FINISHED" if trial.state == TrialState.COMPLETE else "KILLED"
+        assert run.info.status == expected
+        for name, value in trial.params.items():
+            assert float(run.data.params[name]) == value
+        history = client.get_metric_history(run.info.run_id, "wer")
+        assert {m.step: m.value for m in history} == trial.intermediate_values
+        files = {f.path for f in client.list_artifacts(run.info.run_id)}
+        assert {"config.json", "hypotheses.jsonl"} <= files
+
+
+def test_run_again_trains_nothing_and_says_so(finished: Finished) -> None:
+    before = _trials(finished.runs)
+    result = _run(finished.runs)
+    assert result.returncode == 0
+    assert "nothing is trained" in " ".join(result.stdout.split())
+    assert [t.datetime_complete for t in _trials(finished.runs)] == [
+        t.datetime_complete for t in before
+    ]
+
+
+def test_a_finished_study_is_extended(finished: Finished, tmp_path: Path) -> None:
+    copy = tmp_path / "runs"
+    shutil.copytree(finished.runs, copy)
+    result = _run(copy, "--workers", "1", "-o", "refine.trials=4", "-o", "tracking.enabled=false")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "7 of 8 trials have an outcome" in result.stdout
+    assert len(_trials(copy)) == 8
+
+
+def test_the_report_is_written_again(
+    finished: Finished, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = finished.runs / "tiny" / "report" / "index.html"
+    page.unlink()
+    code, output, _ = _main(monkeypatch, capsys, "report", TINY, "-o", f"runs={finished.runs}")
+    assert code == 0
+    assert page.is_file()
+    assert "The lowest dev WER" in output
+
+
+def test_check_says_what_a_study_will_do_and_trains_nothing(
+    finished: Finished, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = f"runs={finished.runs}"
+    code, output, _ = _main(monkeypatch, capsys, "check", TINY, "-o", runs, "-o", "name=other")
+    assert code == 0
+    assert "64 utterances" in output
+    assert "8, 16" in output
+    assert "smallest  1×8 h1 k3 + 1×8" in output
+    assert "largest   2×16 h1 k7 + 2×16" in output
+    assert "7 trials (1 anchor, 3 explore, 3 refine)" in output
+    assert not (finished.runs / "other").exists()
+
+
+def test_interrupted_by_ctrl_c_it_goes_on(tmp_path: Path, finished: Finished) -> None:
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    (runs / "cache").symlink_to(finished.runs / "cache")
+    longer = ("--workers", "2", "-o", "training.budget.epochs=16", "-o", "training.evaluations=16")
+    longer += ("-o", "explore.trials=2", "-o", "refine.trials=0")
+    process = subprocess.Popen(
+        _command(runs, *longer), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    _wait_for(lambda: any(len(t.intermediate_values) > 2 for t in _trials(runs)), process)
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, output + errors
+    assert time.monotonic() - began < 20
+    assert "Run the same command again to go on" in output
+    assert "Traceback" not in output + errors
+    before = _trials(runs)
+    assert not [trial for trial in before if trial.state == TrialState.RUNNING]
+    begun = [trial for trial in before if trial.intermediate_values]
+    assert begun
+    _no_process_with(str(runs))
+
+    result = _run(runs, *longer)
+    assert result.returncode == 0, result.stdout + result.stderr
+    after = _trials(runs)
+    assert len(after) == 3
+    assert {trial.state for trial in after} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    for trial in begun:  # what was known before still stands
+        known = after[trial.number].intermediate_values
+        assert {k: known[k] for k in trial.intermediate_values} == trial.intermediate_values
+        assert after[trial.number].params == trial.params
+
+
+def _wait_for(condition: Any, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        try:
+            if condition():
+                return
+        except Exception:  # noqa: S110 - the database is not there yet
+            pass
+        time.sleep(0.2)
+    pytest.fail("the study did not get going")
+
+
+def _no_process_with(text: str) -> None:
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and int(process.name) != os.getpid():
+            try:
+                command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+            assert text not in command, f"still running: {command}"
+
+
+def _main(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[int, str, str]:
+    """The command line in this process: its exit code, output and errors."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["study", *arguments])
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as end:
+        __main__.main()
+    captured = capsys.readouterr()
+    return int(end.value.code or 0), captured.out, captured.err
+
+
+@pytest.mark.parametrize(
+    ("damage", "options", "sentence"),
+    [
+        (None, ["-o", "netwok.dropout=0"], "there is no such key; did you mean 'network"),
+        (
+            None,
+            ["-o", "search.attention_heads.choices=[3]"],
+            "is not divisible by attention_heads 3",
+        ),
+        ("no audio", [], "there is no audio file"),
+        ("noise", [], "cannot be read"),
+        ("no text", [], "the transcript is empty"),
+        ("short", [], "too short"),
+        ("long text", [], "too long for CTC"),
+        ("no dev", [], "the split 'dev' has no utterances"),
+        (None, ["-o", "corpus.folder=nowhere"], "set corpus.folder"),
+        (None, ["--device", "gpu"], "'gpu' is not one of"),
+        (None, ["-o", "storage=nosuch://"], "storage: "),
+        (None, ["-o", "tracking.uri=file:///tmp/x"], "give the address of a server"),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_bad_input_gets_a_sentence_and_exit_code_2(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    damage: str | None,
+    options: list[str],
+    sentence: str,
+) -> None:
+    corpus = write_corpus(tmp_path / "corpus")
+    entries = read_manifest(corpus / "train.jsonl")
+    audio = corpus / entries[1]["audio"]
+    match damage:
+        case "no audio":
+            audio.unlink()
+        case "noise":
+            audio.write_bytes(os.urandom(1000))
+        case "short":
+            audio.write_bytes(audio.read_bytes()[: 44 + 2 * 900])
+        case "no text" | "long text":
+            entries[1]["text"] = "" if damage == "no text" else "red " * 50
+            write_manifest(corpus / "train.jsonl", entries)
+        case "no dev":
+            (corpus / "dev.jsonl").write_text("")
+    code, _, errors = _main(
+        monkeypatch,
+        capsys,
+        *(command, TINY, "-o", f"runs={tmp_path / 'runs'}"),
+        *("-o", f"corpus={{kind: manifest, folder: {corpus}}}", *options),
+    )
+    assert code == 2
+    assert sentence in errors
+    assert "Traceback" not in errors
+    assert all(line.startswith(("error: ", "  ")) for line in errors.splitlines())
+
+
+def test_a_study_that_has_not_begun_has_no_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, _, errors = _main(monkeypatch, capsys, "report", TINY, "-o", f"runs={tmp_path}")
+    assert code == 2
+    assert "has not begun" in errors
+
+
+def test_help_needs_no_heavy_library() -> None:
+    heavy = "torch optuna mlflow pandas pydantic"
+    code = f"import sys, study.__main__; print([m for m in {heavy.split()} if m in sys.modules])"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"

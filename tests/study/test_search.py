@@ -1,0 +1,184 @@
+"""The search: an even sample, an ordered sampler, a pruner that compares like with like."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState, create_trial
+
+from study.pruner import SuccessiveHalving, rungs, standing
+from study.sampler import OrderedSampler, derived_seed, even_sample
+from study.space import Dimension
+
+SPACE = {
+    "encoder_dim": Dimension(name="encoder_dim", role="scientific", values=(32, 48, 64, 96)),
+    "conv_kernel_size": Dimension(
+        name="conv_kernel_size", role="scientific", values=(3, 7, 15, 31)
+    ),
+    "learning_rate": Dimension(
+        name="learning_rate", role="nuisance", low=1e-3, high=1e-1, log=True
+    ),
+}
+
+
+def test_an_even_sample_meets_every_value_equally_often() -> None:
+    sample = even_sample(SPACE, 64, seed=0)
+    assert set(Counter(point["encoder_dim"] for point in sample).values()) == {16}
+    pairs = Counter((point["encoder_dim"], point["conv_kernel_size"]) for point in sample)
+    assert set(pairs.values()) == {4}
+    below = sum(point["learning_rate"] < 1e-2 for point in sample)
+    assert below == 32  # even on the logarithmic scale
+
+
+def test_a_longer_sample_begins_with_the_shorter_one_and_seeds_differ() -> None:
+    assert even_sample(SPACE, 20, seed=1)[:7] == even_sample(SPACE, 7, seed=1)
+    assert even_sample(SPACE, 7, seed=1) != even_sample(SPACE, 7, seed=2)
+    assert even_sample(SPACE, 0, seed=1) == []
+    assert even_sample({}, 2, seed=1) == [{}, {}]
+
+
+def test_derived_seeds_differ_with_every_part() -> None:
+    seeds = {derived_seed(a, b) for a in range(30) for b in range(30)}
+    assert len(seeds) == 900
+    assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+def _study(kind: str = "tpe", seed: int = 0, pruner: Any = None) -> optuna.Study:
+    return optuna.create_study(
+        sampler=OrderedSampler(SPACE, seed=seed, kind=kind),
+        pruner=pruner or optuna.pruners.NopPruner(),
+    )
+
+
+def _ask(study: optuna.Study) -> tuple[optuna.Trial, dict[str, Any]]:
+    trial = study.ask()
+    return trial, {name: dimension.suggest(trial) for name, dimension in SPACE.items()}
+
+
+def _quality(values: dict[str, Any]) -> float:
+    return float(abs(values["encoder_dim"] - 64) / 64 + abs(values["conv_kernel_size"] - 7) / 32)
+
+
+@pytest.mark.parametrize("kind", ["tpe", "random"])
+def test_proposals_are_values_of_the_space_and_recorded_as_numbers(kind: str) -> None:
+    study = _study(kind)
+    for _ in range(20):
+        trial, values = _ask(study)
+        assert all(values[name] in dimension for name, dimension in SPACE.items())
+        study.tell(trial, _quality(values))
+    last = study.trials[-1]
+    assert last.params == values
+    assert isinstance(last.distributions["encoder_dim"], optuna.distributions.IntDistribution)
+
+
+def test_the_sampler_concentrates_where_it_is_good() -> None:
+    late: dict[str, list[float]] = {"tpe": [], "random": []}
+    for kind, found in late.items():
+        for seed in range(4):
+            study = _study(kind, seed)
+            for number in range(40):
+                trial, values = _ask(study)
+                study.tell(trial, _quality(values))
+                if number >= 20:
+                    found.append(_quality(values))
+    assert statistics.mean(late["tpe"]) < 0.6 * statistics.mean(late["random"])
+
+
+def test_a_proposal_follows_from_seed_number_and_history_alone() -> None:
+    def values_of(study: optuna.Study) -> list[dict[str, Any]]:
+        found = []
+        for _ in range(12):
+            trial, values = _ask(study)
+            study.tell(trial, _quality(values))
+            found.append(values)
+        return found
+
+    whole = values_of(_study(seed=3))
+    assert values_of(_study(seed=3)) == whole
+    assert values_of(_study(seed=4)) != whole
+    resumed = _study(seed=3)
+    for _ in range(12):
+        resumed.sampler = OrderedSampler(SPACE, seed=3)  # as a new process has it
+        trial, values = _ask(resumed)
+        resumed.tell(trial, _quality(values))
+    assert [trial.params for trial in resumed.trials] == whole
+
+
+def test_trials_outside_the_space_and_failures_are_not_learnt_from() -> None:
+    study = _study()
+    outside = {"encoder_dim": 144, "conv_kernel_size": 31, "learning_rate": 1e-2}
+    ranges = {
+        "encoder_dim": optuna.distributions.IntDistribution(1, 999),
+        "conv_kernel_size": optuna.distributions.IntDistribution(1, 999),
+        "learning_rate": optuna.distributions.FloatDistribution(1e-9, 1),
+    }
+    for state, value in ((TrialState.COMPLETE, 0.0), (TrialState.FAIL, None)):
+        study.add_trial(
+            create_trial(state=state, value=value, params=outside, distributions=ranges)
+        )
+    for _ in range(10):
+        trial, values = _ask(study)
+        study.tell(trial, _quality(values))
+        assert values["encoder_dim"] in SPACE["encoder_dim"].values
+
+
+def test_rungs_are_shares_of_the_budget_before_its_end() -> None:
+    assert rungs(4, 0.5, 2) == [2]
+    assert rungs(16, 0.125, 2) == [2, 4, 8]
+    assert rungs(9, 1 / 9, 3) == [1, 3]
+    assert rungs(1, 0.5, 2) == []
+    assert rungs(4, 1.0, 2) == []
+
+
+def test_loss_ranks_until_word_error_rates_inform() -> None:
+    blank = {"wer": 1.0, "dev_loss": 2.0}
+    worse_blank = {"wer": 0.95, "dev_loss": 3.0}
+    informed = {"wer": 0.79, "dev_loss": 9.0}
+    better = {"wer": 0.2, "dev_loss": 9.0}
+    order = sorted([worse_blank, informed, blank, better], key=standing)
+    assert order == [better, informed, blank, worse_blank]
+
+
+def _evaluated(study: optuna.Study, wers: list[float], **attributes: Any) -> optuna.Trial:
+    trial, _ = _ask(study)
+    for name, value in {"phase": "refine", **attributes}.items():
+        trial.set_user_attr(name, value)
+    trial.set_user_attr("evaluations", [{"wer": wer, "dev_loss": wer} for wer in wers])
+    for step, wer in enumerate(wers, start=1):
+        trial.report(wer, step)
+    return trial
+
+
+def test_the_worse_half_is_stopped_at_a_rung() -> None:
+    study = _study(pruner=SuccessiveHalving([2], 2))
+    for wer in (0.1, 0.2, 0.3):  # phase 1 is compared with
+        _evaluated(study, [0.9, wer, wer, wer], phase="explore")
+    assert _evaluated(study, [0.1, 0.25]).should_prune()
+    assert not _evaluated(study, [0.9, 0.15]).should_prune()
+
+
+def test_only_rungs_stop_and_only_phase_2_and_not_those_spared() -> None:
+    study = _study(pruner=SuccessiveHalving([2], 2))
+    for wer in (0.1, 0.2, 0.3):
+        _evaluated(study, [wer, wer, wer, wer], phase="explore")
+    assert not _evaluated(study, [0.5]).should_prune()
+    assert not _evaluated(study, [0.5, 0.5, 0.5]).should_prune()
+    assert not _evaluated(study, [0.5, 0.5], phase="explore").should_prune()
+    assert not _evaluated(study, [0.5, 0.5], survivor=True).should_prune()
+    assert _evaluated(study, [0.5, 0.5]).should_prune()
+
+
+def test_the_first_at_a_rung_goes_on() -> None:
+    study = _study(pruner=SuccessiveHalving([1], 2))
+    assert not _evaluated(study, [0.9]).should_prune()
+
+
+def test_dimensions_read_themselves_to_people() -> None:
+    assert SPACE["encoder_dim"].describe() == "32, 48, 64, 96"
+    assert SPACE["learning_rate"].describe() == "0.001 to 0.1, logarithmic"
+    long = Dimension(name="encoder_layers", role="scientific", values=tuple(range(1, 13)))
+    assert long.describe() == "1, 2 … 12"

@@ -1,0 +1,224 @@
+"""One trial: how it can end, and what is recorded of each end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+from optuna.trial import FrozenTrial, TrialState
+
+from study import trial as trial_module
+from study.config import StudyConfig
+from study.config_file import load
+from study.storage import claim, create_study, open_study
+from study.tracking import Tracker
+from study.training.loop import Diverged, Evaluation, Interrupted
+from study.trial import Laboratory, run_trial
+from study.worker import open_dataset
+from tests.speech import write_corpus
+
+TINY = Path(__file__).parent.parent / "tiny_study.yaml"
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> StudyConfig:
+    folder = tmp_path_factory.mktemp("trial")
+    corpus = write_corpus(folder / "corpus")
+    return load(
+        TINY,
+        [
+            f"runs={folder / 'runs'}",
+            f"corpus={{kind: manifest, folder: {corpus}}}",
+            "training.evaluations=4",
+            "refine.survivors=0",
+            "tracking.enabled=false",
+        ],
+    )
+
+
+@pytest.fixture
+def laboratory(config: StudyConfig, tmp_path: Path) -> Laboratory:
+    own = config.model_copy(update={"runs": tmp_path})
+    dataset = open_dataset(config)
+    study = create_study(own, {"corpus": {"fingerprint": dataset.fingerprint}})
+    return Laboratory(
+        config=own,
+        dataset=dataset,
+        study=study,
+        tracker=Tracker(None),
+        device=torch.device("cpu"),
+        code="code",
+        interrupted=lambda: False,
+    )
+
+
+def _evaluation(number: int, wer: float) -> Evaluation:
+    return Evaluation(
+        evaluation=number, step=number, epoch=number, train_loss=1.0, dev_loss=wer, wer=wer,
+        ctc_wer=wer, cer=wer, learning_rate=1e-3, real_time_factor=0.1,
+        train_seconds=2.0 * number, evaluate_seconds=0.5,
+    )  # fmt: skip
+
+
+Script = list[float | BaseException]
+
+
+@pytest.fixture
+def perform(
+    laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Script], tuple[str, FrozenTrial]]:
+    """Run the next waiting trial on a training that follows a script."""
+
+    def act(script: Script) -> tuple[str, FrozenTrial]:
+        def scripted(*arguments: Any, **options: Any) -> Iterator[Evaluation]:
+            for number, event in enumerate(script, start=1):
+                if isinstance(event, BaseException):
+                    raise event
+                yield _evaluation(number, event)
+
+        monkeypatch.setattr(trial_module, "train", scripted)
+        claimed = claim(laboratory.study)
+        assert claimed is not None
+        outcome = run_trial(laboratory, claimed)
+        return outcome, laboratory.study.trials[claimed.number]
+
+    return act
+
+
+Perform = Callable[[Script], tuple[str, FrozenTrial]]
+
+
+@pytest.mark.parametrize(
+    ("script", "outcome", "state", "value"),
+    [
+        ([0.9, 0.3, 0.4], "finished", TrialState.COMPLETE, 0.3),
+        ([0.9, 0.5, Diverged("loss nan")], "diverged", TrialState.COMPLETE, 1.0),
+        ([1.3, Diverged("loss nan")], "diverged", TrialState.COMPLETE, 1.3),
+        ([torch.OutOfMemoryError("40 GiB")], "out_of_memory", TrialState.COMPLETE, 1.0),
+        ([MemoryError()], "out_of_memory", TrialState.COMPLETE, 1.0),
+        ([0.9, RuntimeError("broken")], "crashed", TrialState.FAIL, None),
+        ([0.9, OSError("disk full")], "crashed", TrialState.FAIL, None),
+        ([0.9, Interrupted()], "stopped", TrialState.WAITING, None),
+    ],
+)
+def test_each_end_has_its_state_and_value(
+    perform: Perform, script: Script, outcome: str, state: TrialState, value: float | None
+) -> None:
+    found, trial = perform(script)
+    assert found == outcome
+    assert trial.state == state
+    assert trial.value == value
+    if state.is_finished():
+        assert trial.user_attrs["outcome"] == outcome
+        violated = trial.constraints["could_not_be_trained"] > 0
+        assert violated == (outcome in ("diverged", "out_of_memory"))
+
+
+def test_what_could_not_be_trained_is_never_best(perform: Perform, laboratory: Laboratory) -> None:
+    perform([Diverged("loss nan")])
+    with pytest.raises(ValueError, match="feasible"):
+        _ = laboratory.study.best_trial
+    perform([1.7])  # a model that inserts more than there is
+    assert laboratory.study.best_trial.number == 1
+
+
+def test_a_crash_leaves_its_reason(perform: Perform) -> None:
+    _, trial = perform([RuntimeError("the tokenizer fell over")])
+    assert "the tokenizer fell over" in trial.user_attrs["error"]
+    assert "Traceback" in trial.user_attrs["error"]
+
+
+def test_a_pruned_trial_is_stopped_at_its_rung(perform: Perform) -> None:
+    for _ in range(4):  # the anchor and the sample
+        assert perform([0.9, 0.2, 0.1, 0.1])[0] == "finished"
+    outcome, trial = perform([0.1, 0.8, 0.1, 0.1])
+    assert outcome == "pruned"
+    assert trial.state == TrialState.PRUNED
+    assert trial.intermediate_values == {1: 0.1, 2: 0.8}
+    assert trial.value == 0.8
+    assert len(trial.user_attrs["evaluations"]) == 2
+
+
+def test_an_interrupted_trial_goes_on_under_its_number(
+    perform: Perform, laboratory: Laboratory
+) -> None:
+    first, trial = perform([0.9, 0.8, Interrupted()])
+    parameters, seed = trial.params, trial.user_attrs["seed"]
+    outcome, again = perform([0.9, 0.8, 0.7, 0.6])  # a resumed training brings its past along
+    assert (first, outcome) == ("stopped", "finished")
+    assert again.number == trial.number
+    assert (again.params, again.user_attrs["seed"]) == (parameters, seed)
+    assert list(again.intermediate_values.values()) == [0.9, 0.8, 0.7, 0.6]
+    assert again.user_attrs["train_seconds"] == 8
+    assert len(laboratory.study.trials) == 7
+
+
+def test_what_a_trial_is_is_recorded(perform: Perform, laboratory: Laboratory) -> None:
+    _, trial = perform([0.5])
+    attributes = trial.user_attrs
+    assert attributes["config"]["encoder_dim"] == trial.params["encoder_dim"]
+    assert attributes["config"]["learning_rate"] == trial.params["learning_rate"]
+    assert attributes["config"]["decoder_heads"] == 2
+    assert attributes["parameters"] > 1000
+    assert attributes["flops_per_second"] > 1e5
+    assert attributes["anchor"] == "small"
+    assert (laboratory.config.folder / "trials" / "0" / "config.json").is_file()
+    _, other = perform([0.5])
+    assert other.user_attrs["seed"] != attributes["seed"]
+    assert other.user_attrs["identity"] != attributes["identity"]
+
+
+def test_the_network_that_is_trained_is_the_one_that_was_proposed(
+    laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[Any, Any]] = []
+
+    def spy(network: Any, training: Any, *rest: Any, **options: Any) -> Iterator[Evaluation]:
+        seen.append((network, training))
+        yield _evaluation(1, 0.5)
+
+    monkeypatch.setattr(trial_module, "train", spy)
+    while (claimed := claim(laboratory.study)) is not None:
+        run_trial(laboratory, claimed)
+    trials = laboratory.study.trials
+    assert len(seen) == len(trials) == 7
+    for (network, training), trial in zip(seen, trials, strict=True):
+        for name, value in trial.params.items():
+            assert getattr(training if name == "learning_rate" else network, name) == value
+
+
+def test_a_trial_trains_for_real(laboratory: Laboratory) -> None:
+    claimed = claim(laboratory.study)
+    assert claimed is not None
+    assert run_trial(laboratory, claimed) == "finished"
+    trial = open_study(laboratory.config).trials[0]
+    assert trial.value is not None
+    assert [e["evaluation"] for e in trial.user_attrs["evaluations"]] == [1, 2, 3, 4]
+    folder = laboratory.config.folder / "trials" / "0"
+    assert {"checkpoint.pt", "best.pt", "hypotheses.jsonl"} <= {f.name for f in folder.iterdir()}
+
+
+def test_a_worker_stops_when_trial_after_trial_crashes(
+    laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from study import worker
+
+    def broken(*arguments: Any, **options: Any) -> Iterator[Evaluation]:
+        raise RuntimeError("no luck")
+        yield
+
+    monkeypatch.setattr(trial_module, "train", broken)
+    monkeypatch.setattr(worker, "open_dataset", lambda config: laboratory.dataset)
+    monkeypatch.setattr("signal.signal", lambda *a: None)
+    assert worker.work(laboratory.config) == worker.FAILED
+    states = [trial.state for trial in laboratory.study.trials]
+    assert states.count(TrialState.FAIL) == worker.CRASHES
+    assert states.count(TrialState.WAITING) == 7 - worker.CRASHES
+
+
+def test_optuna_is_quiet() -> None:
+    assert optuna.logging.get_verbosity() >= optuna.logging.WARNING
