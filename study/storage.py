@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import optuna
 import sqlalchemy.exc
+from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.storages._heartbeat import BaseHeartbeat
@@ -61,9 +62,7 @@ def open_storage(config: StudyConfig) -> RDBStorage:
             url, engine_kwargs=options, heartbeat_interval=HEARTBEAT, grace_period=GRACE
         )
     except sqlalchemy.exc.OperationalError as error:
-        raise InputError(
-            f"storage: {make_url(url)!r} cannot be opened ({error.orig}); is it there, and writable?"
-        ) from None
+        raise InputError(f"storage: {make_url(url)!r} cannot be opened ({error.orig})") from None
 
 
 def check_url(url: str) -> None:
@@ -107,17 +106,19 @@ def create_study(config: StudyConfig, attributes: dict[str, Any]) -> optuna.Stud
     `attributes` describe the study to its readers; `corpus.fingerprint` among them must be that
     with which the study began. Raises `InputError` where the study was begun with other settings.
     """
-    storage = open_storage(config)
-    optuna.create_study(
-        study_name=config.name, storage=storage, direction="minimize", load_if_exists=True
-    )
-    study = open_study(config, storage)
-    plain = config.model_dump(mode="json")
-    if "config" in study.user_attrs:
-        _refuse_changes(config, study.user_attrs, plain, attributes)
-    for name, value in {**attributes, "config": plain}.items():
-        study.set_user_attr(name, value)
-    _enqueue(study, config)
+    config.folder.mkdir(parents=True, exist_ok=True)
+    with _alone(config):  # two people may start the same study at once
+        storage = open_storage(config)
+        optuna.create_study(
+            study_name=config.name, storage=storage, direction="minimize", load_if_exists=True
+        )
+        study = open_study(config, storage)
+        plain = config.model_dump(mode="json")
+        if "config" in study.user_attrs:
+            _refuse_changes(config, study.user_attrs, plain, attributes)
+        for name, value in {**attributes, "config": plain}.items():
+            study.set_user_attr(name, value)
+        _enqueue(study, config)
     return study
 
 
@@ -177,14 +178,30 @@ def _enqueue(study: optuna.Study, config: StudyConfig) -> None:
         study.enqueue_trial({}, user_attrs={"phase": "refine", **spared})
 
 
-def claim(study: optuna.Study) -> optuna.Trial | None:
+@contextlib.contextmanager
+def _alone(config: StudyConfig) -> Iterator[None]:
+    """Keep the other processes of this machine out while the block runs.
+
+    SQLite has no row locks: two workers that read the same waiting trial would both take it.
+    """
+    url = make_url(config.storage_url)
+    if url.get_backend_name() != "sqlite":
+        yield
+        return
+    with FileLock(f"{url.database}.lock"):
+        yield
+
+
+def claim(config: StudyConfig, study: optuna.Study) -> optuna.Trial | None:
     """Take the first waiting trial, or None where there is none left."""
     storage = study._storage
     assert isinstance(storage, BaseHeartbeat)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
         with contextlib.suppress(UpdateFinishedTrialError):
             storage.record_heartbeat(trial._trial_id)  # first, so that nobody thinks us dead
-            if storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+            with _alone(config):
+                ours = storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+            if ours:
                 claimed = optuna.Trial(study, trial._trial_id)
                 claimed.set_user_attr("worker", worker_name())
                 return claimed

@@ -54,7 +54,7 @@ def work(config: StudyConfig, *, parent: int | None = None) -> int:
     )
     crashes = 0
     while not stop():
-        trial = claim(study)
+        trial = claim(config, study)
         if trial is None:
             return 0
         log.info("Trial %d begins", trial.number)

@@ -165,8 +165,8 @@ def test_interrupted_by_ctrl_c_it_goes_on(tmp_path: Path, finished: Finished) ->
     runs = tmp_path / "runs"
     runs.mkdir()
     (runs / "cache").symlink_to(finished.runs / "cache")
-    longer = ("--workers", "2", "-o", "training.budget.epochs=16", "-o", "training.evaluations=16")
-    longer += ("-o", "explore.trials=2", "-o", "refine.trials=0")
+    epochs = ("-o", "training.budget.epochs=16", "-o", "training.evaluations=16")
+    longer = ("--workers", "2", *epochs, "-o", "explore.trials=2", "-o", "refine.trials=0")
     process = subprocess.Popen(
         _command(runs, *longer), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from study.config import StudyConfig
@@ -28,8 +29,13 @@ def _config(folder: Path, *overrides: str) -> StudyConfig:
 
 
 @pytest.fixture
-def study(tmp_path: Path) -> optuna.Study:
-    return create_study(_config(tmp_path), ATTRIBUTES)
+def config(tmp_path: Path) -> StudyConfig:
+    return _config(tmp_path)
+
+
+@pytest.fixture
+def study(config: StudyConfig) -> optuna.Study:
+    return create_study(config, ATTRIBUTES)
 
 
 def _phases(study: optuna.Study) -> list[str]:
@@ -77,9 +83,11 @@ def test_a_study_is_extended_and_never_begun_twice(tmp_path: Path) -> None:
     assert not [point for point in added if point in sample]
 
 
-def test_claims_give_each_trial_once_and_then_nothing(study: optuna.Study) -> None:
+def test_claims_give_each_trial_once_and_then_nothing(
+    config: StudyConfig, study: optuna.Study
+) -> None:
     numbers = []
-    while (trial := claim(study)) is not None:
+    while (trial := claim(config, study)) is not None:
         numbers.append(trial.number)
     assert numbers == list(range(7))
     assert len(study.trials) == 7
@@ -92,8 +100,9 @@ def test_workers_together_never_start_more_than_the_budget(tmp_path: Path) -> No
         "from pathlib import Path\n"
         "from study.config_file import load\n"
         "from study.storage import claim, open_study\n"
-        "study = open_study(load(Path(sys.argv[1]), [f'runs={sys.argv[2]}']))\n"
-        "while (trial := claim(study)) is not None:\n"
+        "config = load(Path(sys.argv[1]), [f'runs={sys.argv[2]}'])\n"
+        "study = open_study(config)\n"
+        "while (trial := claim(config, study)) is not None:\n"
         "    print(trial.number)\n"
         "    study.tell(trial, 1.0)\n"
     )
@@ -111,17 +120,18 @@ def test_workers_together_never_start_more_than_the_budget(tmp_path: Path) -> No
 
 
 def test_a_trial_that_is_handed_back_keeps_number_parameters_and_past(
-    tmp_path: Path, study: optuna.Study
+    config: StudyConfig, study: optuna.Study
 ) -> None:
-    config = _config(tmp_path)
     for _ in range(4):
-        claim(study)
-    trial = claim(study)  # the first of phase 2: its parameters are drawn when it is claimed
+        claim(config, study)
+    trial = claim(
+        config, study
+    )  # the first of phase 2: its parameters are drawn when it is claimed
     assert trial is not None
     values = {name: dimension.suggest(trial) for name, dimension in config.space.items()}
     trial.report(0.5, 1)
     hand_back(study, trial._trial_id)
-    again = claim(open_study(config))
+    again = claim(config, open_study(config))
     assert again is not None
     assert again.number == trial.number
     assert {name: d.suggest(again) for name, d in config.space.items()} == values
@@ -129,7 +139,7 @@ def test_a_trial_that_is_handed_back_keeps_number_parameters_and_past(
 
 
 def test_trials_of_dead_workers_are_handed_back_and_those_of_living_ones_not(
-    study: optuna.Study,
+    config: StudyConfig, study: optuna.Study
 ) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
@@ -139,7 +149,7 @@ def test_trials_of_dead_workers_are_handed_back_and_those_of_living_ones_not(
         "elsewhere:1",
     ]
     for worker in workers:
-        trial = claim(study)
+        trial = claim(config, study)
         assert trial is not None
         trial.set_user_attr("worker", worker)
     assert [trial.number for trial in reclaim(study)] == [0]
@@ -148,15 +158,13 @@ def test_trials_of_dead_workers_are_handed_back_and_those_of_living_ones_not(
 
 
 def test_a_worker_elsewhere_without_a_sign_of_life_is_dead(
-    study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+    config: StudyConfig, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trial = claim(study)
+    trial = claim(config, study)
     assert trial is not None
     trial.set_user_attr("worker", "elsewhere:1")
     assert reclaim(study) == []
-    monkeypatch.setattr(
-        type(study._storage._backend), "_get_stale_trial_ids", lambda *a: [trial._trial_id]
-    )  # type: ignore[attr-defined]
+    monkeypatch.setattr(RDBStorage, "_get_stale_trial_ids", lambda *a: [trial._trial_id])
     assert [lost.number for lost in reclaim(study)] == [trial.number]
 
 

@@ -81,7 +81,7 @@ def perform(
                 yield _evaluation(number, event)
 
         monkeypatch.setattr(trial_module, "train", scripted)
-        claimed = claim(laboratory.study)
+        claimed = claim(laboratory.config, laboratory.study)
         assert claimed is not None
         outcome = run_trial(laboratory, claimed)
         return outcome, laboratory.study.trials[claimed.number]
@@ -182,7 +182,7 @@ def test_the_network_that_is_trained_is_the_one_that_was_proposed(
         yield _evaluation(1, 0.5)
 
     monkeypatch.setattr(trial_module, "train", spy)
-    while (claimed := claim(laboratory.study)) is not None:
+    while (claimed := claim(laboratory.config, laboratory.study)) is not None:
         run_trial(laboratory, claimed)
     trials = laboratory.study.trials
     assert len(seen) == len(trials) == 7
@@ -192,7 +192,7 @@ def test_the_network_that_is_trained_is_the_one_that_was_proposed(
 
 
 def test_a_trial_trains_for_real(laboratory: Laboratory) -> None:
-    claimed = claim(laboratory.study)
+    claimed = claim(laboratory.config, laboratory.study)
     assert claimed is not None
     assert run_trial(laboratory, claimed) == "finished"
     trial = open_study(laboratory.config).trials[0]

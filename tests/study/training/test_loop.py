@@ -98,10 +98,13 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(
 
     updates: list[int] = []
     update = torch.optim.AdamW.step
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        updates.append(1)
+        return update(*arguments, **options)
+
     monkeypatch.setattr(loop._Stepper, "step", poisoned)
-    monkeypatch.setattr(
-        torch.optim.AdamW, "step", lambda *a, **k: (updates.append(1), update(*a, **k))[1]
-    )
+    monkeypatch.setattr(torch.optim.AdamW, "step", counted)
     with pytest.raises(Diverged, match=r"loss nan.* at step 3"):
         _train(dataset, tmp_path)
     assert steps == [0, 1, 2]
