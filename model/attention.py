@@ -15,14 +15,19 @@ import torch
 from torch import Tensor, nn
 
 
+def hidden(may_look: Tensor) -> Tensor:
+    """A mask to add to scores: 0 where a query may look at a key, minus infinity elsewhere."""
+    return torch.zeros(may_look.shape, device=may_look.device).masked_fill(~may_look, -math.inf)
+
+
 def attend(scores: Tensor, values: Tensor, mask: Tensor | None, dropout: nn.Module) -> Tensor:
     """Softmax over the keys, then the weighted sum of the values.
 
-    scores `(B, H, T, S)`, values `(B, H, S, K)`, mask broadcastable to the scores and True
-    where a query may look -> `(B, T, D)`. Each query may look at one key at least.
+    scores `(B, H, T, S)`, values `(B, H, S, K)`, mask from `hidden` and broadcastable to the scores
+    -> `(B, T, D)`. Each query may look at one key at least.
     """
     if mask is not None:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        scores = scores + mask.to(scores.dtype)
     probabilities = dropout(scores.softmax(dim=-1))
     return (probabilities @ values).transpose(1, 2).flatten(2)  # (B, T, D)
 

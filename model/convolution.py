@@ -29,7 +29,7 @@ class MaskedBatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(dim))
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """x `(B, T, D)`, valid `(B, T, 1)` or None where all frames are -> `(B, T, D)`.
+        """x `(B, T, D)`, valid `(B, T, 1)` of 1 and 0, or None where all frames are -> `(B, T, D)`.
 
         In training, statistics come from the valid frames, and what is returned for the others is
         finite but meaningless.
@@ -77,10 +77,22 @@ class ConvolutionModule(nn.Module):
         self.pointwise_out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """x `(B, T, D)`, valid `(B, T, 1)` or None where all frames are -> `(B, T, D)`."""
+        """x `(B, T, D)`, valid `(B, T, 1)` of 1 and 0, or None if all are -> `(B, T, D)`."""
         x = functional.glu(self.pointwise_in(x))
         if valid is not None:
             x = x * valid
-        x = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
+        x = self._depthwise(x)
         x = functional.silu(self.norm(x, valid))
         return self.pointwise_out(x)
+
+    def _depthwise(self, x: Tensor) -> Tensor:
+        """Each channel of `(B, T, D)` with its own kernel, over time.
+
+        As a convolution of an image of height 1 it takes `(B, T, D)` as it lies in memory, channels
+        last, where `nn.Conv1d` would copy it to channels first and back.
+        """
+        image = x.transpose(1, 2).unsqueeze(2)  # (B, D, 1, T)
+        weight, bias = self.depthwise.weight.unsqueeze(2), self.depthwise.bias  # (D, 1, 1, K)
+        padding = (0, self.depthwise.kernel_size[0] // 2)
+        image = functional.conv2d(image, weight, bias, padding=padding, groups=x.shape[-1])
+        return image.squeeze(2).transpose(1, 2)

@@ -15,7 +15,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from model.attention import KeyValue, MultiHeadAttention
+from model.attention import KeyValue, MultiHeadAttention, hidden
 from model.config import NetworkConfig
 from model.encoder import LAYER_NORM_EPS, FeedForward, valid_frames
 from model.positions import AbsolutePositions
@@ -88,7 +88,7 @@ class AttentionDecoder(nn.Module):
         """
         sources, source_mask = self._sources(memory, lengths)
         length = tokens.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()
+        causal = hidden(torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril())
         pasts = [KeyValue() for _ in self.layers]
         return self._step(tokens, pasts, causal, sources, source_mask)
 
@@ -165,7 +165,7 @@ class AttentionDecoder(nn.Module):
             source = KeyValue()
             source.extend(*layer.source_attention.project_memory(memory))
             sources.append(source)
-        return sources, valid_frames(lengths, memory.shape[1])[:, None, None, :]
+        return sources, hidden(valid_frames(lengths, memory.shape[1]))[:, None, None, :]
 
     def _step(
         self,

@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from model.attention import RelativeAttention
+from model.attention import RelativeAttention, hidden
 from model.config import NetworkConfig
 from model.convolution import ConvolutionModule
 from model.positions import RelativePositions
@@ -57,10 +57,14 @@ class ConformerBlock(nn.Module):
         self.norm_final = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, positions: Tensor, valid: Tensor | None) -> Tensor:
-        """x `(B, T', D)`, positions `(2T' - 1, D)`, valid `(B, T')` or None -> `(B, T', D)`."""
-        keys = None if valid is None else valid[:, None, None, :]  # (B, 1, 1, T')
-        frames = None if valid is None else valid.unsqueeze(-1)  # (B, T', 1)
+    def forward(
+        self, x: Tensor, positions: Tensor, keys: Tensor | None, frames: Tensor | None
+    ) -> Tensor:
+        """x `(B, T', D)`, positions `(2T' - 1, D)` -> `(B, T', D)`.
+
+        Where there is padding, keys `(B, 1, 1, T')` hides it from attention, and frames
+        `(B, T', 1)` is 1 for valid frames and 0 for it.
+        """
         drop = self.dropout
         step = 0.5 if self.macaron else 1.0
         if self.macaron:
@@ -94,7 +98,10 @@ class ConformerEncoder(nn.Module):
         x = self.dropout(self.subsampling(features) * self.scale)  # (B, T', D)
         positions = self.dropout(self.positions(x.shape[1]).to(x.dtype))  # (2T' - 1, D)
         lengths = subsampled_length(lengths)
-        valid = valid_frames(lengths, x.shape[1]) if ragged else None
+        keys = frames = None
+        if ragged:
+            valid = valid_frames(lengths, x.shape[1])  # (B, T')
+            keys, frames = hidden(valid)[:, None, None, :], valid.unsqueeze(-1).to(x.dtype)
         for block in self.blocks:
-            x = block(x, positions, valid)
+            x = block(x, positions, keys, frames)
         return self.norm(x), lengths

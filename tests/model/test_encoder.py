@@ -85,12 +85,12 @@ def test_masking_is_skipped_for_equal_lengths_without_changing_the_result() -> N
 def test_batch_norm_agrees_with_torch_on_the_valid_frames() -> None:
     torch.manual_seed(0)
     x, lengths = torch.randn(3, 11, 6), torch.tensor([11, 4, 8])
-    valid = (torch.arange(11) < lengths.unsqueeze(1)).unsqueeze(-1)
+    valid = (torch.arange(11) < lengths.unsqueeze(1)).unsqueeze(-1).float()
     ours, reference = MaskedBatchNorm(6), torch.nn.BatchNorm1d(6)
     for module in (ours, reference):
         torch.nn.init.uniform_(module.weight, generator=torch.Generator().manual_seed(1))
         torch.nn.init.uniform_(module.bias, generator=torch.Generator().manual_seed(2))
-    rows = valid.squeeze(-1)
+    rows = valid.squeeze(-1) > 0
     torch.testing.assert_close(ours(x, valid)[rows], reference(x[rows]), atol=1e-6, rtol=0)
     torch.testing.assert_close(ours.running_mean, reference.running_mean)
     torch.testing.assert_close(ours.running_var, reference.running_var)
