@@ -34,7 +34,9 @@ class Conv2dSubsampling(nn.Module):
             nn.ReLU(),
             nn.Conv2d(channels, channels, 3, stride=2),
             nn.ReLU(),
-        ).to(memory_format=torch.channels_last)  # the backward pass takes a third of the time
+        )
+        # On the CPU the backward pass takes a third of the time this way.
+        self.convolutions.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.linear = nn.Linear(channels * subsampled_length(mels), dim)
 
     def forward(self, features: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from optuna.trial import TrialState
 from model.config import SHAPE
 from study import __main__
 from tests.speech import read_manifest, write_corpus, write_manifest
+from tests.study.training.test_scoring import needs_sclite, sclite
 
 ROOT = Path(__file__).parent.parent.parent
 TINY = "tests/tiny_study.yaml"
@@ -115,6 +116,18 @@ def test_mlflow_agrees_with_the_storage(finished: Finished) -> None:
         assert {m.step: m.value for m in history} == trial.intermediate_values
         files = {f.path for f in client.list_artifacts(run.info.run_id)}
         assert {"config.json", "hypotheses.jsonl"} <= files
+
+
+@needs_sclite
+def test_the_word_error_rates_of_a_study_are_those_of_sclite(
+    finished: Finished, tmp_path: Path
+) -> None:
+    for trial in _trials(finished.runs):
+        file = finished.runs / "tiny" / "trials" / str(trial.number) / "hypotheses.jsonl"
+        entries = read_manifest(file)
+        errors, words = sclite(tmp_path, [(e["reference"], e["hypothesis"]) for e in entries])
+        best = min(trial.intermediate_values.values())
+        assert errors / words == pytest.approx(best)
 
 
 def test_run_again_trains_nothing_and_says_so(finished: Finished) -> None:
