@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from model.config import SHAPE, NetworkConfig, conflicts
+from model.config import SHAPE, NetworkConfig, conflicts, unread
 from study.anchors import ANCHORS
 from study.data.config import FeatureConfig, TokenConfig
 from study.data.corpus import Corpus
@@ -258,6 +258,9 @@ def _range_faults(name: str, searched: SearchRange, config: StudyConfig) -> Iter
             kind.validate_python({**plain, name: value})
         except ValidationError as error:
             yield f"{value!r} is not possible: {error.errors()[0]['msg']}"
+    fault = unread(config.network, name)
+    if fault:
+        yield fault
 
 
 def _anchor_faults(config: StudyConfig) -> Iterator[tuple[str, str]]:

@@ -22,6 +22,9 @@ from rich.text import Text
 
 from model.config import SHAPE
 
+ENOUGH = 0.5
+"""Trials, or parts of them, that an estimate of the time left needs."""
+
 
 def shape_in_words(values: dict[str, Any]) -> str:
     """The six in one short phrase: encoder layers×dim, heads, kernel, decoder layers×dim."""
@@ -88,16 +91,13 @@ class Watch:
         return min(results, key=lambda t: t.value if t.value is not None else 0.0, default=None)
 
     def seconds_left(self) -> float | None:
-        """An estimate from the trials that finished since this began; None before the first."""
-        done = len(self.finished) - self._already
-        if not done:
+        """An estimate from the trials done since this began; None as long as that is too little."""
+        under_way = sum(map(self._share, self.running))
+        done = len(self.finished) - self._already + under_way
+        if done < ENOUGH:
             return None
-        remaining = self.waiting + len(self.running) - sum(map(self._share, self.running))
-        return (
-            (time.monotonic() - self.began)
-            / (done + sum(map(self._share, self.running)))
-            * remaining
-        )
+        remaining = self.waiting + len(self.running) - under_way
+        return (time.monotonic() - self.began) / done * remaining
 
     def _share(self, trial: FrozenTrial) -> float:
         return len(trial.user_attrs.get("evaluations", [])) / self.evaluations

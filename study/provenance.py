@@ -36,6 +36,8 @@ def versions() -> dict[str, str]:
 
 def git_commit() -> str | None:
     """The commit of the checkout, with a `+` where files differ from it; None outside of one."""
+    if not (ROOT / ".git").exists():
+        return None  # installed: a repository around it is somebody else's
 
     def git(*arguments: str) -> str:
         return subprocess.run(

@@ -27,6 +27,7 @@ from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import ValidationError
 from sqlalchemy.engine import make_url
 
 from study.config import SEARCHABLE, StudyConfig
@@ -125,9 +126,13 @@ def create_study(config: StudyConfig, attributes: dict[str, Any]) -> optuna.Stud
 def _refuse_changes(
     config: StudyConfig, begun: dict[str, Any], plain: dict[str, Any], attributes: dict[str, Any]
 ) -> None:
+    try:  # keys that this version has and that one had not are at their defaults
+        known = StudyConfig.model_validate(begun["config"]).model_dump(mode="json")
+    except ValidationError:
+        known = begun["config"]
     changes = [
         f"{path} was {json.dumps(before)} and is now {json.dumps(now)}"
-        for path, before, now in _differences(begun["config"], plain)
+        for path, before, now in _differences(known, plain)
     ]
     before = begun.get("corpus", {}).get("fingerprint")
     if before is not None and before != attributes["corpus"]["fingerprint"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import shutil
@@ -174,16 +175,47 @@ def test_check_says_what_a_study_will_do_and_trains_nothing(
     assert not (finished.runs / "other").exists()
 
 
-def test_interrupted_by_ctrl_c_it_goes_on(tmp_path: Path, finished: Finished) -> None:
-    runs = tmp_path / "runs"
-    runs.mkdir()
-    (runs / "cache").symlink_to(finished.runs / "cache")
-    epochs = ("-o", "training.budget.epochs=16", "-o", "training.evaluations=16")
-    longer = ("--workers", "2", *epochs, "-o", "explore.trials=2", "-o", "refine.trials=0")
+LONGER = ("--workers", "2", "-o", "explore.trials=2", "-o", "refine.trials=0")
+LONGER += ("-o", "training.budget.epochs=16", "-o", "training.evaluations=16")
+
+
+@pytest.fixture
+def runs(tmp_path: Path, finished: Finished) -> Path:
+    """An empty folder of studies, with the speech and features that are already made."""
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    (folder / "cache").symlink_to(finished.runs / "cache")
+    return folder
+
+
+def _begin(runs: Path) -> subprocess.Popen[str]:
+    """A study that was started, and has made its first evaluations."""
     process = subprocess.Popen(
-        _command(runs, *longer), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        _command(runs, *LONGER), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     _wait_for(lambda: any(len(t.intermediate_values) > 2 for t in _trials(runs)), process)
+    return process
+
+
+def test_killed_outright_it_leaves_no_process_and_goes_on(runs: Path) -> None:
+    process = _begin(runs)
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 30
+    while _processes_with(str(runs)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not _processes_with(str(runs))
+    before = {trial.number: trial.intermediate_values for trial in _trials(runs)}
+    result = _run(runs, *LONGER)
+    assert result.returncode == 0, result.stdout + result.stderr
+    after = _trials(runs)
+    assert [trial.state for trial in after] == [TrialState.COMPLETE] * 3
+    for trial in after:
+        assert before[trial.number].items() <= trial.intermediate_values.items()
+
+
+def test_interrupted_by_ctrl_c_it_goes_on(runs: Path) -> None:
+    process = _begin(runs)
     process.send_signal(signal.SIGINT)
     began = time.monotonic()
     output, errors = process.communicate(timeout=60)
@@ -195,9 +227,9 @@ def test_interrupted_by_ctrl_c_it_goes_on(tmp_path: Path, finished: Finished) ->
     assert not [trial for trial in before if trial.state == TrialState.RUNNING]
     begun = [trial for trial in before if trial.intermediate_values]
     assert begun
-    _no_process_with(str(runs))
+    assert not _processes_with(str(runs))
 
-    result = _run(runs, *longer)
+    result = _run(runs, *LONGER)
     assert result.returncode == 0, result.stdout + result.stderr
     after = _trials(runs)
     assert len(after) == 3
@@ -221,14 +253,15 @@ def _wait_for(condition: Any, process: subprocess.Popen[str]) -> None:
     pytest.fail("the study did not get going")
 
 
-def _no_process_with(text: str) -> None:
+def _processes_with(text: str) -> list[str]:
+    """The command lines of other processes that hold a text."""
+    found = []
     for process in Path("/proc").iterdir():
         if process.name.isdigit() and int(process.name) != os.getpid():
-            try:
+            with contextlib.suppress(OSError):
                 command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            except OSError:
-                continue
-            assert text not in command, f"still running: {command}"
+                found += [command] if text in command else []
+    return found
 
 
 def _main(

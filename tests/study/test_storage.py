@@ -63,6 +63,17 @@ def test_settings_without_influence_may_change(tmp_path: Path) -> None:
     create_study(_config(tmp_path, "launcher.workers=3", "tracking.enabled=false"), ATTRIBUTES)
 
 
+def test_a_study_of_a_version_with_fewer_keys_goes_on(config: StudyConfig) -> None:
+    study = create_study(config, ATTRIBUTES)
+    older = config.model_dump(mode="json")
+    del older["network"]["macaron"], older["refine"]["survivors"]
+    study.set_user_attr("config", older)
+    create_study(config, ATTRIBUTES)
+    study.set_user_attr("config", {**older, "seed": 5, "removed": True})
+    with pytest.raises(InputError, match="seed was 5 and is now 0"):
+        create_study(config, ATTRIBUTES)
+
+
 def test_the_whole_budget_waits_in_the_order_of_the_phases(study: optuna.Study) -> None:
     assert {trial.state for trial in study.trials} == {TrialState.WAITING}
     assert _phases(study) == ["explore"] * 4 + ["refine"] * 3
