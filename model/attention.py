@@ -1,4 +1,7 @@
-"""Multi-head attention: the decoder's, and the encoder's with relative positions.
+"""Multi-head attention: the decoder's, and the encoder's with each kind of positions.
+
+The encoder's are called alike, with `(x, positions, mask)`; `POSITIONS` in `model/encoder.py` says
+what positions each is given.
 
 Scores are computed plainly (two matrix products and a softmax), the same code for every
 head size and device, so that a study that compares numbers of heads does not compare
@@ -13,6 +16,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 def hidden(may_look: Tensor) -> Tensor:
@@ -20,16 +24,20 @@ def hidden(may_look: Tensor) -> Tensor:
     return torch.zeros(may_look.shape, device=may_look.device).masked_fill(~may_look, -math.inf)
 
 
-def attend(scores: Tensor, values: Tensor, mask: Tensor | None, dropout: nn.Module) -> Tensor:
-    """Softmax over the keys, then the weighted sum of the values.
+def probabilities(scores: Tensor, mask: Tensor | None, dropout: nn.Module) -> Tensor:
+    """Softmax over the keys of scores `(B, H, T, S)`.
 
-    scores `(B, H, T, S)`, values `(B, H, S, K)`, mask from `hidden` and broadcastable to the scores
-    -> `(B, T, D)`. Each query may look at one key at least.
+    mask comes from `hidden` and is broadcastable to the scores. Each query may look at one key at
+    least.
     """
     if mask is not None:
         scores = scores + mask.to(scores.dtype)
-    probabilities = dropout(scores.softmax(dim=-1))
-    return (probabilities @ values).transpose(1, 2).flatten(2)  # (B, T, D)
+    return dropout(scores.softmax(dim=-1))
+
+
+def attend(scores: Tensor, values: Tensor, mask: Tensor | None, dropout: nn.Module) -> Tensor:
+    """The values `(B, H, S, K)`, weighted by the probabilities of the keys -> `(B, T, D)`."""
+    return (probabilities(scores, mask, dropout) @ values).transpose(1, 2).flatten(2)
 
 
 class KeyValue:
@@ -84,6 +92,26 @@ class MultiHeadAttention(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, S, K)
 
 
+class SelfAttention(nn.Module):
+    """Scaled dot-product attention of frames that carry their positions themselves."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query_key_value = nn.Linear(dim, 3 * dim)
+        self.output = nn.Linear(dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, positions: None = None, mask: Tensor | None = None) -> Tensor:
+        """x `(B, T, D)`, mask `(B, 1, 1, T)` -> `(B, T, D)`."""
+        del positions
+        query, keys, values = (
+            self.query_key_value(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        )  # (B, H, T, K) each
+        scores = query / math.sqrt(query.shape[-1]) @ keys.transpose(-2, -1)  # (B, H, T, T)
+        return self.output(attend(scores, values, mask, self.dropout))
+
+
 class RelativeAttention(nn.Module):
     """Self-attention that knows how far apart two frames are.
 
@@ -113,8 +141,64 @@ class RelativeAttention(nn.Module):
         by_content = (query + self.content_bias).transpose(1, 2) * scale  # (B, H, T, K)
         by_position = (query + self.position_bias).transpose(1, 2) * scale
         scores = by_content @ keys.permute(0, 2, 3, 1)  # (B, H, T, T)
-        scores = scores + relative_shift(by_position @ distances.permute(1, 2, 0))
+        scores = scores + self._shift(by_position @ distances.permute(1, 2, 0))
         return self.output(attend(scores, values.transpose(1, 2), mask, self.dropout))
+
+    @staticmethod
+    def _shift(scores: Tensor) -> Tensor:
+        return relative_shift(scores)
+
+
+class LegacyRelativeAttention(RelativeAttention):
+    """ESPnet's attention with `rel_pos_type: legacy`, which is its default.
+
+    Kept to load and to repeat what was trained with it. Only keys to the left of a query get the
+    score of their distance; those to the right get one of the next frame's query. As positions
+    count from the end of the longest utterance of a batch, what an utterance gives depends on what
+    it is batched with: this is never invariant to padding.
+    """
+
+    @staticmethod
+    def _shift(scores: Tensor) -> Tensor:
+        return legacy_shift(scores)
+
+
+class ClippedAttention(nn.Module):
+    """Self-attention with a learned vector for each distance, all far ones being alike.
+
+    Shaw et al. 2018 (arXiv 1803.02155), section 3: keys and values have vectors of their own, in
+    each layer, shared by its heads.
+    """
+
+    def __init__(self, dim: int, heads: int, dropout: float, *, clip: int) -> None:
+        super().__init__()
+        self.heads, self.clip = heads, clip
+        self.query_key_value = nn.Linear(dim, 3 * dim)
+        self.key_distance = nn.Parameter(torch.empty(2 * clip + 1, dim // heads))  # a^K, by j - i
+        self.value_distance = nn.Parameter(torch.empty(2 * clip + 1, dim // heads))  # a^V
+        self.output = nn.Linear(dim, dim)
+        self.dropout = nn.Dropout(dropout)
+        nn.init.xavier_uniform_(self.key_distance)
+        nn.init.xavier_uniform_(self.value_distance)
+
+    def forward(self, x: Tensor, positions: None = None, mask: Tensor | None = None) -> Tensor:
+        """x `(B, T, D)`, mask `(B, 1, 1, T)` -> `(B, T, D)`."""
+        del positions
+        query, keys, values = (
+            self.query_key_value(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        )  # (B, H, T, K) each
+        query = query / math.sqrt(query.shape[-1])
+        reach = x.shape[1] - 1
+        distances = torch.arange(-reach, reach + 1, device=x.device)  # j - i
+        rows = distances.clamp(-self.clip, self.clip) + self.clip  # (2T - 1,)
+        # Looked up as an embedding, whose gradient is the same at each run on CUDA too.
+        key_distances = functional.embedding(rows, self.key_distance)  # (2T - 1, K)
+        value_distances = functional.embedding(rows, self.value_distance)
+
+        scores = query @ keys.transpose(-2, -1) + relative_shift(query @ key_distances.mT)
+        weights = probabilities(scores, mask, self.dropout)  # (B, H, T, T)
+        attended = weights @ values + relative_unshift(weights) @ value_distances
+        return self.output(attended.transpose(1, 2).flatten(2))
 
 
 def relative_shift(x: Tensor) -> Tensor:
@@ -129,3 +213,26 @@ def relative_shift(x: Tensor) -> Tensor:
     start, row = frames - 1, 2 * frames - 2
     flat = x.flatten(-2)[..., start : start + frames * row]
     return flat.unflatten(-1, (frames, row))[..., :frames]
+
+
+def relative_unshift(x: Tensor) -> Tensor:
+    """From weights by key to weights by distance: `(B, H, T, T)` -> `(B, H, T, 2T - 1)`.
+
+    The inverse of `relative_shift`: distances without a key weigh nothing.
+    """
+    frames = x.shape[-1]
+    if frames == 1:
+        return x
+    flat = functional.pad(x, (0, frames - 2)).flatten(-2)
+    return functional.pad(flat, (frames - 1, 1)).unflatten(-1, (frames, 2 * frames - 1))
+
+
+def legacy_shift(x: Tensor) -> Tensor:
+    """What ESPnet's legacy attention makes of scores by position: `(B, H, T, T)` -> the same shape.
+
+    Entry (i, j) is x[i, T - 1 - i + j] for j <= i, 0 for j = i + 1, and x[i + 1, j - i - 2], of the
+    next query, beyond.
+    """
+    frames = x.shape[-1]
+    flat = functional.pad(x, (1, 0)).flatten(-2)  # rows of T + 1
+    return flat[..., frames:].unflatten(-1, (frames, frames))

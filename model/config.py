@@ -44,20 +44,32 @@ class NetworkConfig:
     conv_kernel_size: Count = 31
     """Frames that a depthwise convolution sees (each 40 ms apart); odd."""
     decoder_layers: Count = 6
-    """Transformer decoder layers."""
+    """Layers of the decoder: of a Transformer, or of the transducer's LSTM."""
     decoder_dim: Annotated[int, Ge(2)] = 256
-    """Width of the decoder; even, and divisible by `decoder_heads`."""
+    """Width of the decoder; for `attention` even, and divisible by `decoder_heads`."""
 
-    decoder: Literal["attention"] = "attention"
-    """`attention`: a Transformer decoder, trained together with CTC."""
+    decoder: Literal["attention", "transducer"] = "attention"
+    """`attention`: a Transformer decoder, as in ESPnet's recipes. `transducer`: an LSTM and a joint
+    network, as in the Conformer paper. CTC is trained along with either, see `ctc_weight`."""
     decoder_heads: Count = 4
-    """Heads of the decoder's self-attention and source attention."""
+    """Heads of the decoder's self-attention and source attention; `attention` only."""
     encoder_feed_forward_ratio: Count = 4
     """Hidden width of the encoder's feed-forward modules, in units of `encoder_dim`."""
     decoder_feed_forward_ratio: Count = 8
-    """Hidden width of the decoder's feed-forward modules, in units of `decoder_dim`."""
+    """Hidden width of the decoder's feed-forward modules, in units of `decoder_dim`; `attention`
+    only."""
+    joint_dim: Count = 640
+    """Width of the network that joins encoder and LSTM; `transducer` only."""
     subsampling_channels: Count | None = None
     """Channels of the two convolutions that reduce the frame rate; null: `encoder_dim`."""
+    position: Literal["rel_pos", "legacy_rel_pos", "clipped", "absolute"] = "rel_pos"
+    """How the encoder knows where a frame is. `rel_pos`: sinusoids of distances in each attention,
+    as in the paper. `legacy_rel_pos`: what ESPnet's recipes train that do not set `rel_pos_type`,
+    wrong to the right of a frame and dependent on padding; for comparing with those recipes.
+    `clipped`: a learned vector per distance up to `position_clip`. `absolute`: sinusoids added to
+    the frames."""
+    position_clip: Count = 16
+    """Frames beyond which `clipped` positions tell distances no longer apart."""
     macaron: bool = True
     """A half-step feed-forward module before and after attention and convolution."""
     dropout: Probability = 0.1
@@ -68,11 +80,37 @@ class NetworkConfig:
     """Dropout after the positional encoding."""
     embedding_init: Literal["normal", "scaled"] = "normal"
     """Token embeddings: `normal` is N(0, 1) as in ESPnet, `scaled` has standard deviation
-    decoder_dim ** -0.5, which small decoders need."""
+    decoder_dim ** -0.5, which small decoders need; `attention` only (the LSTM reads N(0, 1))."""
     ctc_weight: Probability = 0.3
-    """Share of CTC in the loss; the attention decoder has the rest. 0 builds no CTC branch."""
+    """Share of CTC in the loss; the decoder has the rest. 0 builds no CTC branch."""
     label_smoothing: Probability = 0.1
-    """Probability mass that the attention loss takes from the label and spreads over the rest."""
+    """Probability mass that the attention loss takes from the label and spreads over the rest;
+    `attention` only."""
+
+
+READERS = {
+    "decoder_heads": ("decoder", "attention"),
+    "decoder_feed_forward_ratio": ("decoder", "attention"),
+    "embedding_init": ("decoder", "attention"),
+    "label_smoothing": ("decoder", "attention"),
+    "joint_dim": ("decoder", "transducer"),
+    "position_clip": ("position", "clipped"),
+}
+"""Fields that only one kind of network reads: name -> the field that chooses it, and its value."""
+
+
+def unread(network: NetworkConfig, name: str) -> str | None:
+    """Why a field makes no difference to this network, with the remedy; None if it does."""
+    if name not in READERS:
+        return None
+    chooser, value = READERS[name]
+    chosen = getattr(network, chooser)
+    if chosen == value:
+        return None
+    return (
+        f"makes no difference with network.{chooser} '{chosen}', only with '{value}': "
+        f"take it out, or choose '{value}'"
+    )
 
 
 def conflicts(network: NetworkConfig) -> Iterator[tuple[str, str]]:
@@ -82,8 +120,9 @@ def conflicts(network: NetworkConfig) -> Iterator[tuple[str, str]]:
     """
     yield from _width_conflict("encoder_dim", network.encoder_dim,
                                "attention_heads", network.attention_heads)  # fmt: skip
-    yield from _width_conflict("decoder_dim", network.decoder_dim,
-                               "decoder_heads", network.decoder_heads)  # fmt: skip
+    if network.decoder == "attention":
+        yield from _width_conflict("decoder_dim", network.decoder_dim,
+                                   "decoder_heads", network.decoder_heads)  # fmt: skip
     kernel = network.conv_kernel_size
     if kernel % 2 == 0:
         yield (

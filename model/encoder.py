@@ -2,7 +2,8 @@
 
 Semantics are those of ESPnet's `ConformerEncoder` with `input_layer: conv2d`,
 `pos_enc_layer_type: rel_pos`, `selfattention_layer_type: rel_selfattn`, `rel_pos_type: latest`,
-swish and pre-normalisation, and with padding that does not leak (release 202610 on).
+swish and pre-normalisation, and with padding that does not leak (release 202610 on). `POSITIONS`
+has the other ways to tell where a frame is; `model/espnet.py` maps checkpoints to and from ESPnet.
 
 Shapes: `B` batch, `T` input frames, `T'` encoder frames, `F` mels, `D` encoder_dim.
 """
@@ -10,17 +11,60 @@ Shapes: `B` batch, `T` input frames, `T'` encoder frames, `F` mels, `D` encoder_
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from model.attention import RelativeAttention, hidden
+from model.attention import (
+    ClippedAttention,
+    LegacyRelativeAttention,
+    RelativeAttention,
+    SelfAttention,
+    hidden,
+)
 from model.config import NetworkConfig
 from model.convolution import ConvolutionModule
-from model.positions import RelativePositions
+from model.positions import AbsolutePositions, LegacyRelativePositions, RelativePositions
 from model.subsampling import Conv2dSubsampling, subsampled_length
 
 LAYER_NORM_EPS = 1e-12  # ESPnet's, in every LayerNorm of encoder and decoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """How frames know where they are: by what is added to them, or through their attention."""
+
+    attention: Callable[[NetworkConfig], nn.Module]
+    """The self-attention of a block."""
+    added: type[AbsolutePositions] | None = None
+    """Encodings `(T', D)` that are added to the frames."""
+    attended: type[RelativePositions | LegacyRelativePositions] | None = None
+    """Encodings that the attention of each block is given."""
+
+
+def _sizes(config: NetworkConfig) -> tuple[int, int, float]:
+    return config.encoder_dim, config.attention_heads, config.attention_dropout
+
+
+POSITIONS = {
+    "rel_pos": Position(
+        attention=lambda config: RelativeAttention(*_sizes(config)),
+        attended=RelativePositions,
+    ),
+    "legacy_rel_pos": Position(
+        attention=lambda config: LegacyRelativeAttention(*_sizes(config)),
+        attended=LegacyRelativePositions,
+    ),
+    "clipped": Position(
+        attention=lambda config: ClippedAttention(*_sizes(config), clip=config.position_clip),
+    ),
+    "absolute": Position(
+        attention=lambda config: SelfAttention(*_sizes(config)),
+        added=AbsolutePositions,
+    ),
+}
 
 
 def valid_frames(lengths: Tensor, frames: int) -> Tensor:
@@ -49,7 +93,7 @@ class ConformerBlock(nn.Module):
             self.norm_macaron = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
             self.macaron_feed_forward = FeedForward(dim, hidden, nn.SiLU(), config.dropout)
         self.norm_attention = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
-        self.attention = RelativeAttention(dim, config.attention_heads, config.attention_dropout)
+        self.attention = POSITIONS[config.position].attention(config)
         self.norm_convolution = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
         self.convolution = ConvolutionModule(dim, config.conv_kernel_size)
         self.norm_feed_forward = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
@@ -58,9 +102,9 @@ class ConformerBlock(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x: Tensor, positions: Tensor, keys: Tensor | None, frames: Tensor | None
+        self, x: Tensor, positions: Tensor | None, keys: Tensor | None, frames: Tensor | None
     ) -> Tensor:
-        """x `(B, T', D)`, positions `(2T' - 1, D)` -> `(B, T', D)`.
+        """x `(B, T', D)` and what its attention takes as positions -> `(B, T', D)`.
 
         Where there is padding, keys `(B, 1, 1, T')` hides it from attention, and frames
         `(B, T', 1)` is 1 for valid frames and 0 for it.
@@ -83,7 +127,9 @@ class ConformerEncoder(nn.Module):
         dim = config.encoder_dim
         self.scale = math.sqrt(dim)
         self.subsampling = Conv2dSubsampling(mels, config.subsampling_channels or dim, dim)
-        self.positions = RelativePositions(dim)
+        position = POSITIONS[config.position]
+        self.added = position.added(dim) if position.added else None
+        self.attended = position.attended(dim) if position.attended else None
         self.dropout = nn.Dropout(config.positional_dropout)
         self.blocks = nn.ModuleList(ConformerBlock(config) for _ in range(config.encoder_layers))
         self.norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
@@ -95,8 +141,13 @@ class ConformerEncoder(nn.Module):
 
         `ragged=False` promises that all lengths equal T; masking is skipped then.
         """
-        x = self.dropout(self.subsampling(features) * self.scale)  # (B, T', D)
-        positions = self.dropout(self.positions(x.shape[1]).to(x.dtype))  # (2T' - 1, D)
+        x = self.subsampling(features) * self.scale  # (B, T', D)
+        if self.added is not None:
+            x = x + self.added(x.shape[1]).to(x.dtype)
+        x = self.dropout(x)
+        positions = None
+        if self.attended is not None:
+            positions = self.dropout(self.attended(x.shape[1]).to(x.dtype))
         lengths = subsampled_length(lengths)
         keys = frames = None
         if ragged:

@@ -46,7 +46,7 @@ class _PositionTable(nn.Module):
 
 
 class AbsolutePositions(_PositionTable):
-    """Positions `start ... start + T - 1` of the decoder's tokens."""
+    """Positions `start ... start + T - 1` of tokens or frames."""
 
     def _positions(self, length: int) -> Tensor:
         return torch.arange(length)
@@ -67,3 +67,25 @@ class RelativePositions(_PositionTable):
         """The encodings of all distances within `length` frames: `(2T - 1, D)`."""
         self._ensure(length)
         return self.table[self.longest - length : self.longest + length - 1]
+
+
+LEGACY_TABLE = 5000
+"""Rows of ESPnet's table of legacy positions, where no utterance is longer."""
+
+
+class LegacyRelativePositions(_PositionTable):
+    """What ESPnet gives to its attention with `rel_pos_type: legacy`.
+
+    It is the head of a table that runs backwards from its last position, N - 1, where distances
+    were meant, so that what is learned belongs to the constant 5000. (After an utterance longer
+    than that, ESPnet's table stays as long as it then was; here it does not.)
+    """
+
+    def _positions(self, length: int) -> Tensor:
+        return torch.arange(max(LEGACY_TABLE, length) - 1, -1, -1)
+
+    def forward(self, length: int) -> Tensor:
+        """The encodings of N - 1, N - 2, ..., N - T where N is `max(5000, T)`: `(T, D)`."""
+        self._ensure(length)
+        start = len(self.table) - max(LEGACY_TABLE, length)
+        return self.table[start : start + length]

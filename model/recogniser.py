@@ -4,7 +4,7 @@
     losses = recogniser(features, lengths, tokens, token_lengths)
     losses.total.backward()
 
-The loss is ESPnet's hybrid (Watanabe et al. 2017): ctc_weight · CTC + (1 - ctc_weight) · attention.
+The loss is ESPnet's hybrid (Watanabe et al. 2017): ctc_weight · CTC + (1 - ctc_weight) · decoder.
 
 Shapes: `B` batch, `T` frames, `F` mels, `T'` encoder frames, `D` encoder_dim, `U` tokens.
 """
@@ -20,9 +20,11 @@ from model.config import NetworkConfig
 from model.ctc import CTC
 from model.decoder import AttentionDecoder
 from model.encoder import ConformerEncoder
+from model.transducer import Transducer
 
-DECODERS = {
+DECODERS: dict[str, type[AttentionDecoder | Transducer]] = {
     "attention": AttentionDecoder,
+    "transducer": Transducer,
 }
 
 

@@ -175,8 +175,10 @@ def test_check_says_what_a_study_will_do_and_trains_nothing(
     assert not (finished.runs / "other").exists()
 
 
-LONGER = ("--workers", "2", "-o", "explore.trials=2", "-o", "refine.trials=0")
-LONGER += ("-o", "training.budget.epochs=16", "-o", "training.evaluations=16")
+LONGER = [
+    *("--workers", "2", "-o", "explore.trials=2", "-o", "refine.trials=0"),
+    *("-o", "training.budget.epochs=16", "-o", "training.evaluations=16"),
+]
 
 
 @pytest.fixture
