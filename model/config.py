@@ -78,6 +78,8 @@ class NetworkConfig:
     """Dropout of attention probabilities."""
     positional_dropout: Probability = 0.1
     """Dropout after the positional encoding."""
+    stochastic_depth: Probability = 0.0
+    """Probability that a training step skips a block (Huang et al. 2016, arXiv 1603.09382)."""
     embedding_init: Literal["normal", "scaled"] = "normal"
     """Token embeddings: `normal` is N(0, 1) as in ESPnet, `scaled` has standard deviation
     decoder_dim ** -0.5, which small decoders need; `attention` only (the LSTM reads N(0, 1))."""

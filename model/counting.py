@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from model.config import NetworkConfig
@@ -21,6 +22,8 @@ class Cost:
 
     parameters: int
     """Trainable weights."""
+    parts: dict[str, int]
+    """The same, for each part of the network."""
     flops_per_second: float
     """Floating-point operations (a multiply-add is two) of a forward pass with teacher forcing, per
     second of audio."""
@@ -49,7 +52,19 @@ def cost(
             recogniser.decoder(memory, lengths, tokens)
             if recogniser.ctc is not None:
                 recogniser.ctc.log_probabilities(memory)
+    encoder = recogniser.encoder
+    parts = {
+        "front block": _weights(encoder.subsampling),
+        "encoder": _weights(encoder) - _weights(encoder.subsampling),
+        "decoder": _weights(recogniser.decoder),
+        "CTC": 0 if recogniser.ctc is None else _weights(recogniser.ctc),
+    }
     return Cost(
-        parameters=sum(p.numel() for p in recogniser.parameters()),
+        parameters=_weights(recogniser),
+        parts=parts,
         flops_per_second=counter.get_total_flops() / seconds,
     )
+
+
+def _weights(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

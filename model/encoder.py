@@ -100,6 +100,7 @@ class ConformerBlock(nn.Module):
         self.feed_forward = FeedForward(dim, hidden, nn.SiLU(), config.dropout)
         self.norm_final = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
         self.dropout = nn.Dropout(config.dropout)
+        self.stochastic_depth = config.stochastic_depth
 
     def forward(
         self, x: Tensor, positions: Tensor | None, keys: Tensor | None, frames: Tensor | None
@@ -110,11 +111,16 @@ class ConformerBlock(nn.Module):
         `(B, T', 1)` is 1 for valid frames and 0 for it.
         """
         drop = self.dropout
-        step = 0.5 if self.macaron else 1.0
+        scale = 1.0
+        if self.training and self.stochastic_depth:
+            if torch.rand(()) < self.stochastic_depth:  # drawn on the host: no device is waited for
+                return x
+            scale = 1 / (1 - self.stochastic_depth)
+        step = scale * (0.5 if self.macaron else 1.0)
         if self.macaron:
             x = x + step * drop(self.macaron_feed_forward(self.norm_macaron(x)))
-        x = x + drop(self.attention(self.norm_attention(x), positions, keys))
-        x = x + drop(self.convolution(self.norm_convolution(x), frames))
+        x = x + scale * drop(self.attention(self.norm_attention(x), positions, keys))
+        x = x + scale * drop(self.convolution(self.norm_convolution(x), frames))
         x = x + step * drop(self.feed_forward(self.norm_feed_forward(x)))
         return self.norm_final(x)
 

@@ -23,6 +23,7 @@ _CHOICES: dict[str, dict[str, Any]] = {
         "dropout_rate": 0.1,
         "positional_dropout_rate": 0.1,
         "attention_dropout_rate": 0.0,
+        "stochastic_depth_rate": 0.0,
         "macaron_style": False,
         "cnn_module_kernel": 31,
         "rel_pos_type": "legacy",
@@ -54,7 +55,6 @@ _FIXED: dict[str, dict[str, Any]] = {
         "zero_triu": False,
         "interctc_layer_idx": [],
         "interctc_use_conditioning": False,
-        "stochastic_depth_rate": 0.0,
         "qk_norm": False,
     },
     "decoder_conf": {
@@ -117,6 +117,12 @@ def network_of(config: Mapping[str, Any]) -> NetworkConfig:
     if model["ctc_weight"] == 1:
         raise ValueError("model_conf.ctc_weight is 1, and this network always has a decoder")
     dim = encoder["output_size"]
+    depth = encoder["stochastic_depth_rate"]
+    if isinstance(depth, list):  # one for each block
+        raise ValueError(
+            "encoder_conf.stochastic_depth_rate differs from block to block in ESPnet, and "
+            "this network has one"
+        )
     network = NetworkConfig(
         encoder_layers=encoder["num_blocks"],
         encoder_dim=dim,
@@ -142,6 +148,7 @@ def network_of(config: Mapping[str, Any]) -> NetworkConfig:
             "encoder_conf.positional_dropout_rate": encoder["positional_dropout_rate"],
             "decoder_conf.positional_dropout_rate": decoder["positional_dropout_rate"],
         }),
+        stochastic_depth=depth,
         ctc_weight=model["ctc_weight"],
         label_smoothing=model["lsm_weight"],
     )  # fmt: skip
@@ -249,7 +256,8 @@ def inexpressible(network: NetworkConfig) -> Iterator[str]:
         "encoder_layers", "encoder_dim", "attention_heads", "conv_kernel_size", "decoder_layers",
         "decoder_dim", "decoder", "decoder_heads", "encoder_feed_forward_ratio",
         "decoder_feed_forward_ratio", "subsampling_channels", "position", "macaron", "dropout",
-        "attention_dropout", "positional_dropout", "ctc_weight", "label_smoothing",
+        "attention_dropout", "positional_dropout", "stochastic_depth", "ctc_weight",
+        "label_smoothing",
     }  # fmt: skip
     for field in fields(network):
         value = getattr(network, field.name)
@@ -288,6 +296,7 @@ def config_of(network: NetworkConfig, *, mels: int, tokens: Sequence[str]) -> di
             "num_blocks": network.encoder_layers,
             "dropout_rate": network.dropout,
             "positional_dropout_rate": network.positional_dropout,
+            "stochastic_depth_rate": network.stochastic_depth,
             "attention_dropout_rate": network.attention_dropout,
             "input_layer": "conv2d",
             "normalize_before": True,

@@ -74,6 +74,24 @@ def check(
 
 
 @app.command()
+def count(
+    shapes: Annotated[
+        list[str],
+        typer.Argument(metavar="SHAPE...", help="A recipe's name, or key=value of `network`."),
+    ],
+    vocabulary: Annotated[
+        int | None, typer.Option(min=4, help="Tokens, the three special ones included.")
+    ] = None,
+    mels: Annotated[int, typer.Option(min=7, help="Mel bands.")] = 80,
+) -> None:
+    """Count the parameters and the arithmetic of networks: count espnet-ksponspeech."""
+    from study.count import count as count_shapes
+    from study.count import show
+
+    show(count_shapes(shapes, mels=mels, vocabulary=vocabulary), _console())
+
+
+@app.command()
 def report(file: File = DEFAULT, override: Overrides = None) -> None:
     """Write the report of a study again, finished or not."""
     import reports

@@ -27,3 +27,23 @@ ANCHORS: dict[str, dict[str, int]] = {
         "espnet-ksponspeech": (12, 512, 8, 31, 6, 512),  # egs2/ksponspeech/asr1
     }.items()
 }
+
+RECIPES: dict[str, dict[str, int | float | str]] = {
+    "conformer-s": {"decoder": "transducer", "ctc_weight": 0.0},
+    "conformer-m": {"decoder": "transducer", "ctc_weight": 0.0},
+    "conformer-l": {"decoder": "transducer", "ctc_weight": 0.0},
+    "espnet-librispeech-100": {"decoder_heads": 4, "decoder_feed_forward_ratio": 8},
+    "espnet-librispeech": {"decoder_heads": 8, "decoder_feed_forward_ratio": 4},
+    "espnet-ksponspeech": {"decoder_heads": 8, "decoder_feed_forward_ratio": 4},
+}
+"""What else of `network` those shapes were published with: a study keeps its own."""
+
+VOCABULARIES = {
+    "conformer-s": 1024,
+    "conformer-m": 1024,
+    "conformer-l": 1024,
+    "espnet-librispeech-100": 5000,
+    "espnet-librispeech": 5000,
+    "espnet-ksponspeech": 2309,
+}
+"""Their vocabularies, special tokens included."""

@@ -383,7 +383,7 @@ def test_precomputed_features_and_a_list_of_tokens_elsewhere() -> None:
         ("encoder_conf", {"cnn_module_kernel": 4}, "conv_kernel_size 4 is even"),
         ("encoder_conf", {"linear_units": 40}, "only multiples of the width 16"),
         ("encoder_conf", {"use_cnn_module": False}, "use_cnn_module is False"),
-        ("encoder_conf", {"stochastic_depth_rate": 0.1}, "stochastic_depth_rate is 0.1"),
+        ("encoder_conf", {"stochastic_depth_rate": [0.0, 0.1]}, "stochastic_depth_rate differs"),
         ("encoder_conf", {"interctc_layer_idx": [1]}, "interctc_layer_idx is [1]"),
         ("encoder_conf", {"macaron_stile": True}, "encoder_conf.macaron_stile is not known here"),
         ("encoder_conf", {"pos_enc_layer_type": "scaled_abs_pos"}, "positions 'scaled_abs_pos'"),
@@ -437,3 +437,17 @@ def test_tokens_that_are_not_the_networks_are_refused(names: list[str], sentence
     recogniser = _recogniser()
     with pytest.raises(ValueError, match=sentence):
         to_espnet(recogniser.config, recogniser.state_dict(), tokens=names)
+
+
+def test_stochastic_depth_skips_and_scales_as_espnets(
+    espnet: SimpleNamespace, tmp_path: Path
+) -> None:
+    recogniser = _recogniser(encoder_layers=4, stochastic_depth=0.5).train()
+    model = _model(espnet, _exported(recogniser), tmp_path).train()
+    features, lengths = torch.randn(2, 50, MELS), torch.full((2,), 50)
+    for seed in range(6):  # the only draws, as there is no dropout
+        torch.manual_seed(seed)
+        ours, _ = recogniser.encoder(features, lengths)
+        torch.manual_seed(seed)
+        theirs = model.encoder(features, lengths)[0]
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)

@@ -1,0 +1,64 @@
+"""No dead knobs: each setting of features and of the manifest changes what a trial hears."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from study.data.config import FeatureConfig, TokenConfig
+from study.data.features import LogMel
+from study.data.manifest import ManifestCorpus
+from study.data.tokens import learn_tokenizer
+from tests.speech import write_corpus
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("mels", 40), ("sample_rate", 8000), ("window", 0.04), ("hop", 0.02)],
+)
+def test_every_feature_setting_acts(name: str, value: Any) -> None:
+    signal = torch.randn(16000, generator=torch.Generator().manual_seed(0))
+    base = LogMel(FeatureConfig())(signal, 16000)
+    changed = LogMel(FeatureConfig(**{name: value}))(signal, 16000)
+    assert base.shape != changed.shape or not torch.equal(base, changed)
+
+
+def test_every_feature_setting_is_tried() -> None:
+    assert {field.name for field in fields(FeatureConfig)} == {
+        "mels",
+        "sample_rate",
+        "window",
+        "hop",
+    }
+
+
+def test_the_kind_and_the_number_of_tokens_act(tmp_path: Path) -> None:
+    texts = ["red light on", "blue light off", "green red blue"]
+    vocabularies = {
+        learn_tokenizer(config, texts, tmp_path).vocabulary
+        for config in (
+            TokenConfig(),
+            TokenConfig(kind="bpe", size=20),
+            TokenConfig(kind="bpe", size=24),
+        )
+    }
+    assert len(vocabularies) == 3
+
+
+def test_the_files_of_a_manifest_may_have_other_names(tmp_path: Path) -> None:
+    folder = write_corpus(tmp_path / "corpus")
+    for split in ("train", "dev", "test"):
+        shutil.copy(folder / f"{split}.jsonl", folder / f"my-{split}.jsonl")
+        (folder / f"{split}.jsonl").unlink()
+    corpus = ManifestCorpus(
+        folder=folder,
+        train=Path("my-train.jsonl"),
+        dev=Path("my-dev.jsonl"),
+        test=Path("my-test.jsonl"),
+    )
+    assert [len(utterances) for utterances in corpus.read(tmp_path).values()] == [4, 2, 2]
