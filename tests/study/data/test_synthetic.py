@@ -233,7 +233,7 @@ def test_the_default_corpus_is_balanced() -> None:
     assert 0.45 < np.mean([r.decay is not None for r in recordings]) < 0.55
     snrs = [r.snr for r in recordings]
     assert (round(min(snrs)), round(max(snrs))) == (8, 30)
-    assert {r.prompt.rate for r in recordings} == set(range(150, 211))
+    assert {r.prompt.rate for r in recordings} == set(range(130, 181))
     assert {r.prompt.pitch for r in recordings} == set(range(25, 76))
 
 
