@@ -7,17 +7,10 @@ size.
 
 from __future__ import annotations
 
-_COLUMNS = (
-    "encoder_layers",
-    "encoder_dim",
-    "attention_heads",
-    "conv_kernel_size",
-    "decoder_layers",
-    "decoder_dim",
-)
+from model.config import SHAPE
 
 ANCHORS: dict[str, dict[str, int]] = {
-    name: dict(zip(_COLUMNS, values, strict=True))
+    name: dict(zip(SHAPE, values, strict=True))
     for name, values in {
         "conformer-s": (16, 144, 4, 31, 1, 320),  # the paper
         "conformer-m": (16, 256, 4, 31, 1, 640),

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from model.config import SHAPE, NetworkConfig
-from model.counting import Cost, cost
+from model.counting import Cost
 from model.recogniser import Recogniser
 from study import provenance
 from study.config import StudyConfig
@@ -21,7 +21,7 @@ from study.runner import describe_dataset
 from study.storage import check_url
 from study.tracking import tracking_uri
 from study.training.config import TrainingConfig
-from study.training.loop import total_steps
+from study.training.loop import cost_on, total_steps
 from study.worker import choose_device, open_dataset
 
 EVALUATION_SHARE = 0.1
@@ -102,14 +102,7 @@ def _extreme(config: StudyConfig, dataset: Dataset, device: torch.device, end: i
             if name in SHAPE
         }
     )
-    split = dataset.splits["train"]
-    size = cost(
-        network,
-        mels=config.features.mels,
-        vocabulary=dataset.tokenizer.vocabulary,
-        frames_per_second=1 / split.hop,
-        tokens_per_second=sum(map(len, split.tokens)) / (sum(split.lengths) * split.hop),
-    )
+    size = cost_on(network, dataset)
     return Extreme(
         values={name: getattr(network, name) for name in SHAPE},
         cost=size,

@@ -25,7 +25,6 @@ import optuna
 import torch
 from optuna.trial import TrialState
 
-from model.counting import cost
 from study.config import StudyConfig
 from study.data.dataset import Dataset
 from study.files import write_atomically
@@ -33,7 +32,7 @@ from study.sampler import derived_seed
 from study.space import Number
 from study.storage import hand_back, heartbeat
 from study.tracking import Tracker, TrialRun
-from study.training.loop import Diverged, Evaluation, Interrupted, train
+from study.training.loop import Diverged, Evaluation, Interrupted, cost_on, train
 
 log = logging.getLogger(__name__)
 
@@ -104,14 +103,7 @@ def _begin(laboratory: Laboratory, trial: optuna.Trial) -> tuple[TrialRun, Any]:
         json.dumps([values, seed, dataset.fingerprint, laboratory.code], sort_keys=True).encode(),
         digest_size=16,
     ).hexdigest()
-    split = dataset.splits["train"]
-    size = cost(
-        network,
-        mels=config.features.mels,
-        vocabulary=dataset.tokenizer.vocabulary,
-        frames_per_second=1 / split.hop,
-        tokens_per_second=sum(map(len, split.tokens)) / (sum(split.lengths) * split.hop),
-    )
+    size = cost_on(network, dataset)
     attributes = {
         "config": values,
         "seed": seed,

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from model.config import NetworkConfig
-from model.counting import cost
+from model.counting import Cost, cost
 from model.recogniser import Recogniser
 from study.data.batches import Batch, Batches, spec_augment
 from study.data.dataset import Dataset
@@ -154,17 +154,22 @@ def total_steps(
         steps = budget.epochs * len(batches)
     else:
         assert budget.flops is not None
-        split = batches.split
-        seconds = sum(split.lengths) * split.hop
-        one = cost(
-            network,
-            mels=dataset.normalisation[0].numel(),
-            vocabulary=dataset.tokenizer.vocabulary,
-            frames_per_second=1 / split.hop,
-            tokens_per_second=sum(map(len, split.tokens)) / seconds,
-        )
-        steps = budget.flops / (3 * one.flops_per_second * seconds / len(batches))
+        seconds = sum(batches.split.lengths) * batches.split.hop
+        forward = cost_on(network, dataset).flops_per_second * seconds / len(batches)
+        steps = budget.flops / (3 * forward)
     return max(training.evaluations, round(steps))
+
+
+def cost_on(network: NetworkConfig, dataset: Dataset) -> Cost:
+    """What a network costs on the speech of a corpus: its features, tokens and speaking rate."""
+    split = dataset.splits["train"]
+    return cost(
+        network,
+        mels=dataset.normalisation[0].numel(),
+        vocabulary=dataset.tokenizer.vocabulary,
+        frames_per_second=1 / split.hop,
+        tokens_per_second=sum(map(len, split.tokens)) / (sum(split.lengths) * split.hop),
+    )
 
 
 class _Stepper:
