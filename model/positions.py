@@ -9,6 +9,7 @@ Shapes: `T` frames or tokens, `D` width.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ def sinusoids(positions: Tensor, dim: int) -> Tensor:
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)  # (T, D)
 
 
-class _PositionTable(nn.Module):
+class _PositionTable(nn.Module, ABC):
     """A table of sinusoids that grows to the longest length seen."""
 
     table: Tensor
@@ -35,8 +36,9 @@ class _PositionTable(nn.Module):
         self.longest = 0
         self.register_buffer("table", torch.empty(0, dim), persistent=False)
 
+    @abstractmethod
     def _positions(self, length: int) -> Tensor:
-        raise NotImplementedError
+        """The positions of a table for `length` frames or tokens."""
 
     def _ensure(self, length: int) -> None:
         if length > self.longest:
