@@ -1,0 +1,106 @@
+"""Whole studies on a planted surface: the real study code, with a formula in place of training.
+
+    storage = conduct(Surface.draw(rng), noise=0.01, folder=tmp_path, seed=0)
+    record = read_study(storage, "planted")
+
+Everything else is the product's own: the enqueued budget, the sampler, the pruner, how a trial
+ends and what is stored of it, on a real SQLite file.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest import mock
+
+import numpy as np
+import torch
+
+from model.config import SHAPE, NetworkConfig
+from study.config import StudyConfig
+from study.data.dataset import Dataset
+from study.storage import claim, create_study
+from study.tracking import Tracker
+from study.training.config import TrainingConfig
+from study.training.loop import Diverged, Evaluation
+from study.trial import Laboratory, run_trial
+from tests.reports.planted import LEARNING_RATES, SPACE, Surface, rate_unit
+
+EVALUATIONS = 4
+MIDDLE = {"encoder_layers": 2, "encoder_dim": 64, "attention_heads": 2, "conv_kernel_size": 15,
+          "decoder_layers": 1, "decoder_dim": 64}  # fmt: skip
+
+
+def planted_config(folder: Path, *, seed: int, **sections: Any) -> StudyConfig:
+    """A study over the planted space."""
+    rates = {"low": LEARNING_RATES[0], "high": LEARNING_RATES[1], "log": True, "role": "nuisance"}
+    search: dict[str, Any] = {name: {"choices": list(values)} for name, values in SPACE.items()}
+    return StudyConfig.model_validate(
+        {
+            "name": "planted",
+            "runs": folder,
+            "corpus": {"kind": "synthetic"},
+            "training": {"evaluations": EVALUATIONS, "learning_rate": 2e-3},
+            "search": {**search, "learning_rate": rates},
+            "anchors": [{"name": "middle", **MIDDLE}],
+            "seed": seed,
+            "tracking": {"enabled": False},
+            **sections,
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Formula:
+    """Stands in for training: a noisy reading of the surface, at the end of a learning curve."""
+
+    surface: Surface
+    noise: float
+
+    def train(
+        self, network: NetworkConfig, training: TrainingConfig, *_: Any, seed: int, **__: Any
+    ) -> Iterator[Evaluation]:
+        rng = np.random.default_rng(seed)
+        values = {name: getattr(network, name) for name in SHAPE}
+        rate = training.learning_rate
+        if rate_unit(rate) > 0.9 and rng.uniform() < 0.3:
+            raise Diverged("the loss became infinite")
+        truth = self.surface.wer({**values, "learning_rate": rate})
+        final = max(truth + self.noise * rng.standard_normal(), 0.0)
+        wobble = 0.3 * self.noise
+        for number in range(1, EVALUATIONS + 1):
+            last = number == EVALUATIONS
+            behind = 0.0 if last else 0.5 * math.exp(-1.2 * number) + wobble * rng.standard_normal()
+            wer = max(final + behind, 0.0)
+            yield Evaluation(
+                evaluation=number, step=100 * number, epoch=number, train_loss=wer, dev_loss=wer,
+                wer=wer, ctc_wer=wer, cer=wer / 2, learning_rate=rate, real_time_factor=0.1,
+                train_seconds=1.0 * number, evaluate_seconds=0.1,
+            )  # fmt: skip
+
+    def cost(self, network: NetworkConfig, dataset: object) -> SimpleNamespace:
+        del dataset
+        size = network.encoder_layers * network.encoder_dim**2
+        return SimpleNamespace(parameters=22 * size, flops_per_second=1e3 * size)
+
+
+def conduct(config: StudyConfig, formula: Formula) -> str:
+    """Run every trial of a study; returns the URL of its storage."""
+    fingerprint = f"{zlib.crc32(repr(formula.surface).encode()):08x}"
+    dataset = cast("Dataset", SimpleNamespace(fingerprint=fingerprint))
+    splits = {name: {"words": 3000} for name in ("train", "dev", "test")}
+    corpus = {"kind": "planted", "fingerprint": fingerprint, "splits": splits}
+    study = create_study(config, {"corpus": corpus})
+    laboratory = Laboratory(
+        config=config, dataset=dataset, study=study, tracker=Tracker(None),
+        device=torch.device("cpu"), code="planted", interrupted=lambda: False,
+    )  # fmt: skip
+    with mock.patch.multiple("study.trial", train=formula.train, cost_on=formula.cost):
+        while (trial := claim(config, study)) is not None:
+            run_trial(laboratory, trial)
+    return config.storage_url
