@@ -20,6 +20,8 @@ from reports.answer import AnchorResult, Answer, BestTrial
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
+    from reports.answers import Answers
+
 __all__ = ["AnchorResult", "Answer", "BestTrial", "ReportFiles", "StudyUnreadable", "write"]
 
 
@@ -40,8 +42,14 @@ class ReportFiles:
     trials_csv: Path
     """One row per trial; the columns are described at the end of the Markdown report."""
 
+    answers_json: Path
+    """The answers for programs; `reports.answers` describes it."""
+
     figures: tuple[Path, ...]
     """Every figure, as SVG and as PNG."""
+
+    answers: Answers
+    """What answers.json holds."""
 
     answer: Answer
     """Best trial, its WER and its six values, the anchors, and the trials counted by outcome."""
@@ -60,7 +68,7 @@ def write(
     Args:
         storage: An Optuna storage URL, or a storage that is already open.
         study_name: The study's name in that storage.
-        folder: Where `index.html`, `report.md`, `trials.csv` and `figures/` go.
+        folder: Where `index.html`, `report.md`, `trials.csv`, `answers.json` and `figures/` go.
         trials_folder: The folder that holds `<number>/hypotheses.jsonl` of the trials; without
             it the page shows no examples of recognition.
 

@@ -1,7 +1,9 @@
-"""WER against each hyperparameter: what every trial reached, and the median per value.
+"""WER against each hyperparameter: what every trial reached, and the effect of each value.
 
-The line joins medians of the even sample only (results of the explore phase that are no
-anchors). Trials of the refine phase crowd where the sampler expected a low WER, and anchors were
+The line is the effect (`reports.landscape`) with its 95 % band: the WER to expect with a value
+when the other questions are averaged over the search space. Where too few trials finished for
+that, it joins the medians of the even sample (results of the explore phase that are no anchors).
+Trials of the refine phase crowd where the sampler expected a low WER, and anchors were
 chosen by hand: a median over those would say as much about the choosing as about the value.
 """
 
@@ -32,9 +34,12 @@ from reports.trials import column_of
 from reports.wording import number, percent
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.axes import Axes
 
     from reports.record import StudyRecord
+    from reports.verdicts import ValueEffect, Verdict
 
 KINDS = {"explore": (EXPLORE, "o"), "refine": (REFINE, "s"), "anchor": (ANCHOR, "D")}
 """Colour and marker of each kind of result, on every figure that shows trials as dots."""
@@ -56,6 +61,9 @@ class EffectData:
 
     medians: pd.DataFrame
     """Per value: value, wer (median of the even sample), n. Empty for a continuous range."""
+
+    effect: tuple[ValueEffect, ...]
+    """Per value: expected WER with its interval; empty where it was not estimated."""
 
     ticks: tuple[float, ...]
     """The values on the axis; empty for a continuous range, where the axis chooses."""
@@ -79,14 +87,15 @@ def kind_of(trials: pd.DataFrame) -> pd.Series[str]:
     return kind
 
 
-def effects_data(record: StudyRecord) -> tuple[EffectData, ...]:
+def effects_data(record: StudyRecord, verdicts: Sequence[Verdict] = ()) -> tuple[EffectData, ...]:
     """Return the data of one panel per question, then per other searched hyperparameter."""
     asked = [question.name for question in QUESTIONS]
     others = [name for name in record.searched if name not in asked]
-    return tuple(_effect(record, name) for name in [*asked, *others])
+    effects = {verdict.question.name: verdict.effects for verdict in verdicts}
+    return tuple(_effect(record, name, effects.get(name, ())) for name in [*asked, *others])
 
 
-def _effect(record: StudyRecord, name: str) -> EffectData:
+def _effect(record: StudyRecord, name: str, effect: tuple[ValueEffect, ...]) -> EffectData:
     column = name if name in record.trials else column_of(name)
     trials = record.trials[record.trials["result"] | (record.trials["outcome"] == "pruned")]
     trials = trials[trials[column].notna() & np.isfinite(trials["wer"].astype(float))]
@@ -112,6 +121,7 @@ def _effect(record: StudyRecord, name: str) -> EffectData:
         label=label_of(name),
         points=points,
         medians=medians.iloc[:0] if continuous else medians,
+        effect=effect,
         ticks=ticks,
         low=min(span, default=0.0),
         high=max(span, default=1.0),
@@ -130,20 +140,23 @@ def _geometric(values: tuple[float, ...]) -> bool:
 def wer_limits(data: tuple[EffectData, ...]) -> tuple[float, float]:
     """Return the one range of WER, in percent, that all panels share.
 
-    It is set by the results. Pruned trials were stopped early, when their WER was high; they
-    would squeeze the results into a corner, so those above are drawn at the upper edge.
+    It is set by the bulk of the results. Pruned trials were stopped early, when their WER was high,
+    and a few others may have hardly learned; they would squeeze the rest into a corner, so what
+    lies above (three interquartile ranges over the upper quartile) is drawn at the upper edge.
     """
     wers = pd.concat([effect.points for effect in data]) if data else pd.DataFrame()
     if wers.empty:
         return 0.0, 100.0
     results = wers[wers["kind"] != "pruned"]["wer"]
     shown = 100 * (results if len(results) else wers["wer"])
-    pad = 0.12 * (shown.max() - shown.min()) or max(0.1 * shown.max(), 1.0)
-    return max(0.0, float(shown.min() - pad)) - (0.02 * pad), float(shown.max() + pad)
+    lower, upper = shown.quantile(0.25), shown.quantile(0.75)
+    highest = float(shown[shown <= upper + 3 * (upper - lower)].max())
+    pad = 0.12 * (highest - shown.min()) or max(0.1 * highest, 1.0)
+    return max(0.0, float(shown.min() - pad)) - (0.02 * pad), highest + pad
 
 
 def plot_effect(axes: Axes, effect: EffectData, limits: tuple[float, float]) -> None:
-    """Draw one panel: dots per trial, the line of medians, anchors by name."""
+    """Draw one panel: dots per trial, the effect and its band, anchors by name."""
     points = effect.points.assign(percent=100 * effect.points["wer"])
     _axis(axes, effect)
     pruned = points[points["kind"] == "pruned"]
@@ -166,13 +179,29 @@ def plot_effect(axes: Axes, effect: EffectData, limits: tuple[float, float]) -> 
         alpha=0.55,
         clip_on=False,
     )
-    if len(effect.medians) > 1:
+    if effect.effect:
+        values, *wers = np.array([(e.value, e.wer, e.low, e.high) for e in effect.effect]).T
+        middle, low, high = (100 * wer for wer in wers)
+        axes.fill_between(values, low, high, color=INK, alpha=0.13, linewidth=0, zorder=1)
+        axes.plot(values, middle, color=INK, linewidth=1.6, zorder=2)
+    elif len(effect.medians) > 1:
         medians = effect.medians.assign(percent=100 * effect.medians["wer"])
         sns.lineplot(medians, x="value", y="percent", ax=axes, color=INK, linewidth=1.4, zorder=2)
     for kind, (colour, marker) in KINDS.items():
         rows = points[points["kind"] == kind]
         if rows.empty:
             continue
+        beyond = rows["percent"] > limits[1]
+        axes.scatter(
+            rows["value"][beyond],
+            np.full(int(beyond.sum()), limits[1]),
+            s=34,
+            marker="^",
+            color=colour,
+            clip_on=False,
+            zorder=5,
+        )
+        rows = rows[~beyond]
         sns.scatterplot(
             rows,
             x="value",
@@ -192,8 +221,12 @@ def plot_effect(axes: Axes, effect: EffectData, limits: tuple[float, float]) -> 
     named = points[points["kind"] == "anchor"]
     place_labels(
         axes,
-        list(zip(named["value"], named["percent"], named["anchor"], strict=True)),
-        list(zip(points["value"], points["percent"], strict=True)),
+        list(
+            zip(
+                named["value"], named["percent"].clip(upper=limits[1]), named["anchor"], strict=True
+            )
+        ),
+        list(zip(points["value"], points["percent"].clip(upper=limits[1]), strict=True)),
     )
 
 
@@ -216,9 +249,9 @@ def _axis(axes: Axes, effect: EffectData) -> None:
     axes.grid(visible=False, axis="x")
 
 
-def effect_panels(record: StudyRecord) -> list[Panel]:
+def effect_panels(record: StudyRecord, verdicts: Sequence[Verdict] = ()) -> list[Panel]:
     """Return one panel per hyperparameter that has at least one measured WER."""
-    data = tuple(effect for effect in effects_data(record) if len(effect.points))
+    data = tuple(effect for effect in effects_data(record, verdicts) if len(effect.points))
     limits = wer_limits(data)
 
     def panel(effect: EffectData) -> Panel:
@@ -240,4 +273,10 @@ def _describe(effect: EffectData) -> str:
         for row in effect.medians.itertuples()
     )
     text = f"Scatter of dev WER against {effect.label.lower()} ({counts} trials)."
+    if effect.effect:
+        told = "; ".join(
+            f"{number(e.value)}: {percent(e.wer)} ({percent(e.low)} to {percent(e.high)})"
+            for e in effect.effect
+        )
+        return f"{text} Expected WER by value, with 95 % intervals: {told}."
     return f"{text} Median by value: {medians}." if medians else text

@@ -20,20 +20,25 @@ from markupsafe import Markup
 
 from reports import ReportFiles, wording
 from reports.answer import Answer, answer_data, configuration_sentence
+from reports.answers import Answers, answers_data, as_json
+from reports.card import MARKS, MEANINGS, card_data
 from reports.cost import cost_panels
 from reports.curves import CurveData, curve_panels, curves_data
 from reports.effects import effect_panels
 from reports.importance import FEWEST, RELIABLE, RESAMPLES, importance_data, importance_panels
+from reports.interactions import interaction_panels, interactions_data
+from reports.landscape import read_landscape
 from reports.questions import QUESTIONS, SIX, edge_note, label_of, question_data
 from reports.recognition import recognition_data
 from reports.record import StudyRecord, read_study
 from reports.style import Panel, figure_files, inline_svg
 from reports.trials import COST_COLUMNS, TRIAL_COLUMNS, as_csv, column_of
+from reports.verdicts import VERDICTS, verdicts
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
-FIGURES = ("effects", "importance", "cost", "curves")
+FIGURES = ("effects", "interactions", "importance", "cost", "curves")
 """Every figure's name, in the order of the page; each is a file `figures/<name>.svg` and `.png`."""
 
 GROUPS = {
@@ -61,9 +66,13 @@ def write_report(
     """Read the study, draw, and write every file; see `reports.write`."""
     record = read_study(storage, study_name)
     answer = answer_data(record)
+    landscape = read_landscape(record)
+    answered = verdicts(record, landscape)
+    interactions = interactions_data(landscape)
     importance = importance_data(record)
     figures = {
-        "effects": _Figure(panels=effect_panels(record), columns=3),
+        "effects": _Figure(panels=effect_panels(record, answered), columns=3),
+        "interactions": _Figure(panels=interaction_panels(interactions), columns=1),
         "importance": _Figure(panels=importance_panels(importance), columns=2),
         "cost": _Figure(panels=cost_panels(record), columns=2),
         "curves": _Figure(panels=curve_panels(record), columns=2),
@@ -71,6 +80,11 @@ def write_report(
     content = {
         **_headline(record, answer),
         **_questions(record, answer),
+        "card": card_data(answered),
+        "meanings": {name: (MARKS[name], MEANINGS[name]) for name in VERDICTS},
+        "landscape": None if isinstance(landscape, str) else landscape,
+        "no_landscape": landscape if isinstance(landscape, str) else "",
+        "interactions": interactions,
         "importance": importance,
         "fewest": FEWEST,
         "reliable": RELIABLE,
@@ -82,7 +96,8 @@ def write_report(
         "recognition": recognition_data(trials_folder, answer.best.number if answer.best else None),
         **_provenance(record),
     }
-    return _write(folder, record, answer, content)
+    answers = answers_data(record, answer, answered, landscape)
+    return _write(folder, record, answers, answer, content)
 
 
 def _headline(record: StudyRecord, answer: Answer) -> dict[str, Any]:
@@ -223,7 +238,7 @@ def _provenance(record: StudyRecord) -> dict[str, Any]:
 
 
 def _write(
-    folder: Path, record: StudyRecord, answer: Answer, content: dict[str, Any]
+    folder: Path, record: StudyRecord, answers: Answers, answer: Answer, content: dict[str, Any]
 ) -> ReportFiles:
     pictures = folder / "figures"
     pictures.mkdir(parents=True, exist_ok=True)
@@ -239,7 +254,10 @@ def _write(
             _replace(path, data)
             written.append(path)
     environment = _environment()
-    table, markdown, html = (folder / name for name in ("trials.csv", "report.md", "index.html"))
+    table, told, markdown, html = (
+        folder / name for name in ("trials.csv", "answers.json", "report.md", "index.html")
+    )
+    _replace(told, as_json(answers).encode())
     _replace(table, as_csv(record.trials).encode())
     _replace(markdown, environment.get_template("report.md.jinja").render(content).encode())
     style = resources.files("reports").joinpath("style.css").read_text(encoding="utf-8")
@@ -250,7 +268,13 @@ def _write(
     )
     _replace(html, page.encode())
     return ReportFiles(
-        html=html, markdown=markdown, trials_csv=table, figures=tuple(written), answer=answer
+        html=html,
+        markdown=markdown,
+        trials_csv=table,
+        answers_json=told,
+        figures=tuple(written),
+        answer=answer,
+        answers=answers,
     )
 
 

@@ -26,6 +26,11 @@ def points(fraction: float, digits: int = 2) -> str:
     return f"{value} points"
 
 
+def signed(fraction: float, digits: int = 1) -> str:
+    """Return a difference of two WERs in percentage points with its sign: +1.2, −0.4."""
+    return f"{100 * fraction:+.{digits}f}".replace("-", "−")
+
+
 def number(value: Any) -> str:
     """Return a number as briefly as three significant digits allow; whole numbers whole."""
     if _absent(value) or not math.isfinite(float(value)):

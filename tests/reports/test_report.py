@@ -111,7 +111,9 @@ def test_the_answer_is_right(simulated: SimulatedStudy, files: reports.ReportFil
 def test_writing_again_gives_the_same_and_leaves_no_trace(
     simulated: SimulatedStudy, files: reports.ReportFiles
 ) -> None:
-    written = (files.html, files.markdown, files.trials_csv, *files.figures)
+    written = (
+        files.html, files.markdown, files.trials_csv, files.answers_json, *files.figures
+    )  # fmt: skip
     before = {path: path.read_bytes() for path in written}
     style = dict(mpl.rcParams)
     again = reports.write(

@@ -1,0 +1,146 @@
+"""The answer card: one line per question, in words that need no statistics course.
+
+for line in card_data(verdicts):
+    print(line.question.text, line.value, line.verdict, line.sentence)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from reports.wording import counted, number, percent, points, signed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from reports.questions import Question
+    from reports.verdicts import Verdict
+
+MARKS = {
+    "decided": "●",
+    "leaning": "◐",
+    "undecided": "○",
+    "at the edge": "▶",
+    "no effect seen": "＝",
+    "not asked": "–",
+}
+"""A mark for each verdict, so that none is told by its colour alone."""
+
+MEANINGS = {
+    "decided": "one value is better than every other",
+    "leaning": "some values are clearly worse, but more than one is left",
+    "undecided": "these trials cannot tell the values apart",
+    "at the edge": "the best value is the last one tried: it may go on beyond",
+    "no effect seen": "all values do about equally well",
+    "not asked": "the study did not vary it",
+}
+"""What each verdict says, for the legend."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardLine:
+    """One question and its answer in words."""
+
+    question: Question
+    """The question."""
+    verdict: str
+    """One of `reports.verdicts.VERDICTS`."""
+    mark: str
+    """Its mark."""
+    value: str
+    """What to take: a value, `any`, or a dash."""
+    sentence: str
+    """The answer with its evidence."""
+    advice: str
+    """What is cheapest, or what would settle it; may be empty."""
+
+
+def card_data(verdicts: Sequence[Verdict]) -> tuple[CardLine, ...]:
+    """Return the lines of the card, in the order of the questions."""
+    return tuple(
+        CardLine(
+            question=verdict.question,
+            verdict=verdict.verdict,
+            mark=MARKS[verdict.verdict],
+            value=_value(verdict),
+            sentence=_sentence(verdict),
+            advice=_advice(verdict),
+        )
+        for verdict in verdicts
+    )
+
+
+def listed(values: Sequence[float]) -> str:
+    """Return values as a person lists them: 2, 3 and 4."""
+    words = [number(value) for value in values]
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _value(verdict: Verdict) -> str:
+    if verdict.verdict == "no effect seen":
+        return "any"
+    return number(verdict.recommended)
+
+
+def _sentence(verdict: Verdict) -> str:
+    if verdict.recommended is None:
+        return verdict.reason
+    best, gain = number(verdict.recommended), _gain(verdict)
+    if verdict.verdict == "no effect seen":
+        within = points(verdict.spread_bound or 0.0)
+        return f"All values lie within {within} of WER of one another (95 % sure)."
+    if verdict.verdict == "undecided":
+        if len(verdict.as_good) == len(verdict.effects):
+            start = f"No value can be told from {best}, which looks best by a little."
+        else:
+            start = f"{best} looks best, and only {listed(_worse(verdict))} worse for sure."
+        return f"{start} {gain}"
+    if len(verdict.as_good) == 1:
+        start = f"{best} is better than every other value."
+    else:
+        rest = [value for value in verdict.as_good if value != verdict.recommended]
+        start = f"{best} looks best; {listed(rest)} cannot be told from it."
+    return f"{start} {gain}"
+
+
+def _worse(verdict: Verdict) -> list[float]:
+    return [effect.value for effect in verdict.effects if not effect.as_good]
+
+
+def _gain(verdict: Verdict) -> str:
+    gain, low, high = verdict.gain, verdict.gain_low, verdict.gain_high
+    if gain is None or low is None or high is None:
+        return ""
+    worst = number(verdict.worst)
+    told = f"{signed(low)} to {signed(high)}"
+    return f"{worst} costs {points(gain, 1)} of WER more (95 %: {told})."
+
+
+def _advice(verdict: Verdict) -> str:
+    if verdict.recommended is None:
+        return ""
+    if verdict.verdict == "at the edge":
+        end = "above" if verdict.recommended == verdict.effects[-1].value else "below"
+        return f"Widen the range: try values {end} {number(verdict.recommended)}."
+    said = []
+    cheapest = verdict.cheapest_parameters
+    if len(verdict.as_good) > 1 and cheapest is not None and cheapest != verdict.recommended:
+        fewest = f"{number(cheapest)} has the fewest weights"
+        if verdict.cheapest_seconds == cheapest:
+            fewest += " and trains fastest"
+        said.append(f"Of those that do as well, {fewest}.")
+    if verdict.verdict in ("undecided", "leaning"):
+        if verdict.needed is not None:
+            said.append(f"About {counted(verdict.needed, 'explore trial')} would decide it.")
+        elif verdict.verdict == "undecided":
+            said.append("The difference is too small for any affordable number of trials.")
+    return " ".join(said)
+
+
+def headline(verdict: Verdict) -> str:
+    """Return an answer in a few words, for a tag or a terminal: 4 (leaning)."""
+    value = _value(verdict)
+    best = next((e for e in verdict.effects if e.value == verdict.recommended), None)
+    wer = f", WER {percent(best.wer, 1)}" if best else ""
+    return f"{value} ({verdict.verdict}{wer})"

@@ -1,0 +1,166 @@
+"""The answers on studies whose truth is known: real study code over planted surfaces."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import reports
+from reports.answers import schema
+from reports.card import card_data, headline, listed
+from reports.landscape import Landscape, read_landscape
+from reports.questions import SIX
+from reports.record import StudyRecord, read_study
+from reports.verdicts import VERDICTS, Verdict, verdicts
+from tests.reports.planted import SPACE, Surface
+from tests.reports.planted_study import Formula, conduct, planted_config
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+# Depth and the decoder's width matter, the kernel has its best inside, heads have no effect.
+SURFACE = Surface(
+    level=0.1,
+    sizes={
+        "encoder_layers": 0.08, "encoder_dim": 0.01, "attention_heads": 0.0,
+        "conv_kernel_size": 0.06, "decoder_layers": 0.0, "decoder_dim": 0.04,
+    },
+    forms={
+        "encoder_layers": ("linear", 0.5), "encoder_dim": ("saturating", 0.5),
+        "attention_heads": ("linear", 0.5), "conv_kernel_size": ("bowl", 0.67),
+        "decoder_layers": ("linear", 0.5), "decoder_dim": ("linear", 0.1),
+    },
+    pairs=(), best_rate=0.5, rate_shifts={}, rate_size=0.2, null="attention_heads",
+    multiplicative=False,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("planted")
+
+
+@pytest.fixture(scope="module")
+def storage(folder: Path) -> str:
+    config = planted_config(folder, seed=0, explore={"trials": 64}, refine={"trials": 8})
+    return conduct(config, Formula(SURFACE, 0.004))
+
+
+@pytest.fixture(scope="module")
+def record(storage: str) -> StudyRecord:
+    return read_study(storage, "planted")
+
+
+@pytest.fixture(scope="module")
+def landscape(record: StudyRecord) -> Landscape:
+    found = read_landscape(record)
+    assert isinstance(found, Landscape)
+    return found
+
+
+@pytest.fixture(scope="module")
+def answered(record: StudyRecord, landscape: Landscape) -> dict[str, Verdict]:
+    return {verdict.question.name: verdict for verdict in verdicts(record, landscape)}
+
+
+def test_a_study_without_trials_answers_nothing_and_says_why(record: StudyRecord) -> None:
+    empty = replace(record, trials=record.trials.iloc[:0])
+    found = verdicts(empty, read_landscape(empty))
+    assert [verdict.verdict for verdict in found] == ["undecided"] * 6
+    assert "there are 0" in found[0].reason
+    assert {line.value for line in card_data(found)} == {"–"}
+
+
+def test_equal_wers_have_no_effect_to_estimate(record: StudyRecord) -> None:
+    equal = replace(record, trials=record.trials.assign(wer=0.5))
+    assert read_landscape(equal) == (
+        "All explore trials have the same WER, so there is no effect to estimate."
+    )
+
+
+def test_infinite_wers_are_left_out(record: StudyRecord) -> None:
+    trials = record.trials.copy()
+    trials.loc[trials.index[3], "wer"] = np.inf
+    found = read_landscape(replace(record, trials=trials))
+    assert isinstance(found, Landscape)
+    assert np.isfinite(found.draws).all()
+
+
+def test_a_question_with_one_value_is_not_asked(record: StudyRecord) -> None:
+    searched = {name: item for name, item in record.searched.items() if name != "decoder_layers"}
+    fewer = replace(record, searched=searched)
+    found = {v.question.name: v for v in verdicts(fewer, read_landscape(fewer))}
+    assert found["decoder_layers"].verdict == "not asked"
+    assert found["encoder_layers"].recommended == 4
+
+
+def test_refine_trials_do_not_move_the_effects(record: StudyRecord, landscape: Landscape) -> None:
+    trials = record.trials[record.trials["phase"] != "refine"]
+    other = read_landscape(replace(record, trials=trials))
+    assert isinstance(other, Landscape)
+    np.testing.assert_array_equal(landscape.draws, other.draws)
+
+
+def test_planted_effects_are_found(answered: dict[str, Verdict]) -> None:
+    assert answered["encoder_layers"].verdict == "at the edge"
+    assert answered["encoder_layers"].recommended == 4
+    assert answered["conv_kernel_size"].recommended == 15
+    assert answered["conv_kernel_size"].verdict in ("decided", "leaning")
+    assert answered["attention_heads"].verdict == "no effect seen"
+    assert answered["decoder_dim"].recommended == 32  # one layer, nothing below: but 32 could be 16
+    assert answered["decoder_dim"].verdict == "at the edge"
+
+
+def test_the_lowest_possible_value_is_no_edge(record: StudyRecord, landscape: Landscape) -> None:
+    fewer_layers = landscape.shapes.copy()
+    fewer_layers[:, 0] = 5 - fewer_layers[:, 0]  # now one layer is the best
+    turned = replace(landscape, shapes=fewer_layers)
+    found = next(iter(verdicts(record, turned)))
+    assert found.recommended == 1
+    assert found.verdict == "decided"
+
+
+def test_intervals_cover_the_truth(answered: dict[str, Verdict]) -> None:
+    inside = [
+        effect.low <= truth <= effect.high
+        for name in SPACE
+        for effect, truth in zip(answered[name].effects, SURFACE.effect(name), strict=True)
+    ]
+    assert np.mean(inside) >= 0.85
+
+
+def test_the_best_shape_is_near_the_true_best(landscape: Landscape) -> None:
+    assert SURFACE.shape_wer(landscape.best()) - SURFACE.best_wer < 0.004
+
+
+def test_every_verdict_reads_as_a_sentence(answered: dict[str, Verdict]) -> None:
+    for verdict, line in zip(answered.values(), card_data(list(answered.values())), strict=True):
+        assert line.sentence.endswith(".")
+        assert verdict.verdict in VERDICTS
+        assert verdict.verdict in headline(verdict)
+    layers = card_data([answered["encoder_layers"]])[0]
+    assert layers.sentence.startswith("4 is better than every other value. 1 costs ")
+    assert layers.advice == "Widen the range: try values above 4."
+
+
+def test_values_are_listed_as_people_do() -> None:
+    assert listed([2]) == "2"
+    assert listed([1, 2, 4]) == "1, 2 and 4"
+
+
+def test_answers_json_holds_what_the_page_says(storage: str, tmp_path: Path) -> None:
+    files = reports.write(storage, "planted", tmp_path)
+    answers = json.loads(files.answers_json.read_text())
+    page = files.html.read_text()
+    assert [question["name"] for question in answers["questions"]] == list(SIX)
+    for question in answers["questions"]:
+        assert question["verdict"] in VERDICTS
+        assert question["recommended"] in question["as_good"]
+        assert question["sentence"].split(".")[0] in page
+
+
+def test_the_schema_in_the_documentation_is_the_current_one() -> None:
+    assert (DOCS / "answers.schema.json").read_text() == schema()
