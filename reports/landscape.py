@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 MOST_SHAPES = 4096
 """With more shapes in the space than this, an even sample of as many stands for all."""
 
+WIDENING = 1.1
+"""Draws are spread about their mean by this factor: the fit alone knows a little too well how
+smooth the surface is, as `benchmarks/calibration.py` shows."""
+
 _STEPS = 13  # places along the range of the one nuisance hyperparameter
 _NUISANCE_SAMPLE = 32  # places in the space of several
 _CONTINUOUS = 9  # values at which a continuous question is read
@@ -170,6 +174,8 @@ def read_landscape(record: StudyRecord, seed: int = 0) -> Landscape | str:
     surrogate = Surrogate.fit(units, wers, floor=_half_a_word(record), seed=seed)
     places = _shapes(questions, seed)
     nuisance = _tuned(surrogate, places, len(axes) - len(questions))
+    draws = surrogate.paths(np.hstack([places, nuisance])).astype(float)
+    middle = draws.mean(axis=0)
     told = surrogate.left_out()
     kept = surrogate.warp.inverse(surrogate.targets)
     return Landscape(
@@ -177,7 +183,7 @@ def read_landscape(record: StudyRecord, seed: int = 0) -> Landscape | str:
         surrogate=surrogate,
         shapes=_values(questions, places),
         nuisances=_values(axes[len(questions) :], nuisance),
-        draws=surrogate.paths(np.hstack([places, nuisance])).astype(float),
+        draws=middle + WIDENING * (draws - middle),
         trials=len(wers),
         repeats=len(units) - len(np.unique(units, axis=0)),
         rank_correlation=float(spearmanr(told, kept).statistic) if np.ptp(told) else 0.0,
