@@ -160,15 +160,16 @@ Made by `python -m benchmarks.calibration --studies {options.studies} --explore 
 {provenance.hardware("cpu")}.
 
 {len(seeds)} surfaces with a known truth, each searched at {len(NOISES)} levels of noise by the \
-study's own code: {options.explore} explore trials and one anchor, {options.refine} refine trials \
-with TPE and successive halving. Wanted: intervals cover the truth in 90 to 99 %; *decided* is \
-right in at least 95 %; a question without effect is decided in at most 5 %; the recommended shape is \
-within one standard deviation of the noise of the truly best one in at least 90 %.
+study's own code: {options.explore} explore trials and one anchor, {options.refine} refine \
+trials with TPE and successive halving. Wanted: intervals cover the truth in 90 to 99 %; *decided* \
+is right in at least 95 %; a question without effect is decided in at most 5 %; the recommended \
+shape is within one standard deviation of the noise of the truly best one in at least 90 %.
 
 {table(rows)}
 
 The rows "with refine" show why trials that a sampler concentrated and a pruner let through are \
-left out of the effects. The last column is what taking the trial with the lowest WER would have done.
+left out of the effects. The last column is what taking the trial with the lowest WER would have \
+done.
 """
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "calibration.md").write_text(text, encoding="utf-8")

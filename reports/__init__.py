@@ -18,11 +18,21 @@ from typing import TYPE_CHECKING
 from reports.answer import AnchorResult, Answer, BestTrial
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from optuna.storages import BaseStorage
 
     from reports.answers import Answers
 
-__all__ = ["AnchorResult", "Answer", "BestTrial", "ReportFiles", "StudyUnreadable", "write"]
+__all__ = [
+    "AnchorResult",
+    "Answer",
+    "BestTrial",
+    "ReportFiles",
+    "StudyUnreadable",
+    "compare",
+    "write",
+]
 
 
 class StudyUnreadable(Exception):
@@ -78,3 +88,19 @@ def write(
     from reports.page import write_report
 
     return write_report(storage, study_name, folder, trials_folder)
+
+
+def compare(studies: Sequence[tuple[str | BaseStorage, str]], folder: Path) -> Path:
+    """Write one page that compares the answers of several studies, and return its path.
+
+    Args:
+        studies: Pairs of a storage (or its URL) and the name of a study in it.
+        folder: Where `index.html` goes.
+
+    Raises:
+        StudyUnreadable: One of them is not there, or does not minimise one value.
+    """
+    from reports.page import write_comparison
+    from reports.record import read_study
+
+    return write_comparison([read_study(storage, name) for storage, name in studies], folder)

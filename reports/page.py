@@ -18,7 +18,7 @@ import pandas as pd
 import yaml
 from markupsafe import Markup
 
-from reports import ReportFiles, wording
+from reports import ReportFiles, comparing, wording
 from reports.answer import Answer, answer_data, configuration_sentence
 from reports.answers import Answers, answers_data, as_json
 from reports.card import MARKS, MEANINGS, card_data
@@ -98,6 +98,33 @@ def write_report(
     }
     answers = answers_data(record, answer, answered, landscape)
     return _write(folder, record, answers, answer, content)
+
+
+def write_comparison(records: list[StudyRecord], folder: Path) -> Path:
+    """Write the page of several studies side by side; see `reports.compare`."""
+    studies = comparing.compared(records)
+    questions = comparing.questions_data(studies)
+    agree, differ, undecided = (
+        sum(item.agreement == word for item in questions)
+        for word in (comparing.AGREE, comparing.DIFFER, comparing.OPEN)
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    page = (
+        _environment()
+        .get_template("comparing.html.jinja")
+        .render(
+            studies=studies,
+            questions=questions,
+            summary=f"Of the six questions, the studies agree on {agree}, differ on {differ}, and "
+            f"leave {undecided} undecided.",
+            ranks=comparing.ranks_data(studies),
+            panels=comparing.effect_panels(studies),
+            style=_style(),
+            inline_svg=_safe_svg,
+        )
+    )
+    _replace(folder / "index.html", page.encode())
+    return folder / "index.html"
 
 
 def _headline(record: StudyRecord, answer: Answer) -> dict[str, Any]:
@@ -260,10 +287,9 @@ def _write(
     _replace(told, as_json(answers).encode())
     _replace(table, as_csv(record.trials).encode())
     _replace(markdown, environment.get_template("report.md.jinja").render(content).encode())
-    style = resources.files("reports").joinpath("style.css").read_text(encoding="utf-8")
     page = environment.get_template("page.html.jinja").render(
         content,
-        style=Markup(style),  # noqa: S704 - our own style sheet
+        style=_style(),
         inline_svg=_safe_svg,
     )
     _replace(html, page.encode())
@@ -276,6 +302,11 @@ def _write(
         answer=answer,
         answers=answers,
     )
+
+
+def _style() -> Markup:
+    sheet = resources.files("reports").joinpath("style.css").read_text(encoding="utf-8")
+    return Markup(sheet)  # noqa: S704 - our own style sheet
 
 
 def _safe_svg(panel: Panel) -> Markup:

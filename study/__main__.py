@@ -96,9 +96,7 @@ def report(file: File = DEFAULT, override: Overrides = None) -> None:
     """Write the report of a study again, finished or not."""
     import reports
 
-    config = _load(file, override)
-    if config.storage is None and not (config.folder / "study.db").is_file():
-        raise InputError(f"the study '{config.name}' has not begun: there is no {config.folder}")
+    config = _begun(_load(file, override))
     try:
         files = reports.write(
             config.storage_url, config.name, config.folder / "report", config.folder / "trials"
@@ -108,6 +106,27 @@ def report(file: File = DEFAULT, override: Overrides = None) -> None:
     console = _console()
     console.print(files.answer.sentence, highlight=False)
     console.print(f"report   {files.html}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def compare(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE FILE...", help="Studies, as YAML.")],
+    to: Annotated[
+        Path | None, typer.Option(help="The folder for the page; by default among the runs.")
+    ] = None,
+) -> None:
+    """Compare the answers of studies on one page: compare laptop.yaml other-seed.yaml."""
+    import reports
+
+    if len(files) < 2:
+        raise InputError("compare: give two studies or more")
+    configs = [_begun(_load(file, None)) for file in files]
+    folder = to or configs[0].runs / "compared" / "-".join(config.name for config in configs)
+    try:
+        page = reports.compare([(c.storage_url, c.name) for c in configs], folder)
+    except reports.StudyUnreadable as error:
+        raise InputError(str(error)) from None
+    _console().print(f"comparison   {page}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -144,6 +163,12 @@ def worker(file: File, parent: Annotated[int | None, typer.Option()] = None) -> 
         stream=sys.stderr,
     )
     raise typer.Exit(work(_load(file, None), parent=parent))
+
+
+def _begun(config: StudyConfig) -> StudyConfig:
+    if config.storage is None and not (config.folder / "study.db").is_file():
+        raise InputError(f"the study '{config.name}' has not begun: there is no {config.folder}")
+    return config
 
 
 def _load(

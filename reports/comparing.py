@@ -1,0 +1,278 @@
+"""Several studies side by side: do two corpora, budgets, decoders or seeds give the same answers?
+
+    path = reports.compare([(storage_a, "a"), (storage_b, "b")], Path("comparison"))
+
+For each question: every study's verdict and effect, and what the recommendation of one would
+cost in another, with its interval. Where configurations were trained in both, their ranks are
+compared too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+import seaborn as sns
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from scipy.stats import spearmanr
+
+from reports.answer import Answer, answer_data
+from reports.card import CardLine, card_data
+from reports.landscape import Landscape, read_landscape
+from reports.questions import QUESTIONS, SIX, Question
+from reports.style import LINES, Panel, slug
+from reports.verdicts import Verdict, verdicts
+from reports.wording import number, percent, points, signed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+
+    from reports.record import StudyRecord
+
+RESAMPLES = 1000
+"""Bootstrap resamples behind the interval of a rank correlation."""
+FEWEST_SHARED = 5
+"""Shared configurations without which their ranks say nothing."""
+AGREE, DIFFER, OPEN = "agree", "differ", "not decided"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """One study with its answers."""
+
+    title: str
+    """Its name, with a number where two have the same one."""
+    record: StudyRecord
+    answer: Answer
+    landscape: Landscape | str
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def card(self) -> tuple[CardLine, ...]:
+        """Its answers in words."""
+        return card_data(self.verdicts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer:
+    """What taking one study's recommendation costs in another."""
+
+    source: str
+    """The study that recommends."""
+    target: str
+    """The study in which it is tried."""
+    value: float
+    """The recommended value."""
+    cost: float
+    """Expected WER above that of the target's own recommendation (a fraction)."""
+    low: float
+    """Lower end of its 95 % interval."""
+    high: float
+    """Upper end of it."""
+
+    @property
+    def sentence(self) -> str:
+        """Say what it costs."""
+        told = f"95 %: {signed(self.low)} to {signed(self.high)}"
+        return (
+            f"{number(self.value)}, as {self.source} recommends, costs {points(self.cost, 1)} in "
+            f"{self.target} ({told})."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedQuestion:
+    """One question in all studies."""
+
+    question: Question
+    lines: tuple[CardLine, ...]
+    """The answer in each study."""
+    agreement: str
+    """`agree`: some value is as good as the best in every study. `differ`: in two of them, the
+    recommendation of one is shown to be worse in the other. `not decided`: neither is shown."""
+    transfers: tuple[Transfer, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedRanks:
+    """Whether two studies rank the configurations that both trained alike."""
+
+    one: str
+    two: str
+    configurations: int
+    """How many both trained."""
+    correlation: float | None
+    """Spearman's rank correlation; None with too few."""
+    low: float | None
+    high: float | None
+
+    @property
+    def sentence(self) -> str:
+        """Say how alike they rank."""
+        pair = f"{self.one} and {self.two}"
+        if self.correlation is None or self.low is None or self.high is None:
+            return (
+                f"{pair} share {self.configurations} trained shapes: too few to compare "
+                f"their ranks (at least {FEWEST_SHARED})."
+            )
+        return (
+            f"{pair} share {self.configurations} trained shapes; their WERs rank with a "
+            f"correlation of {self.correlation:.2f} (95 %: {self.low:.2f} to {self.high:.2f})."
+        )
+
+
+def compared(records: Sequence[StudyRecord]) -> tuple[Compared, ...]:
+    """Return studies with their answers, under names that tell them apart."""
+    names = [record.name for record in records]
+    found = []
+    for place, record in enumerate(records):
+        title = record.name if names.count(record.name) == 1 else f"{record.name} ({place + 1})"
+        landscape = read_landscape(record)
+        found.append(
+            Compared(
+                title=title,
+                record=record,
+                answer=answer_data(record),
+                landscape=landscape,
+                verdicts=verdicts(record, landscape),
+            )
+        )
+    return tuple(found)
+
+
+def questions_data(studies: Sequence[Compared]) -> tuple[ComparedQuestion, ...]:
+    """Return the six questions in all studies."""
+    found = []
+    for place, question in enumerate(QUESTIONS):
+        transfers = tuple(
+            transfer
+            for one in studies
+            for two in studies
+            if one is not two and (transfer := _transfer(one, two, place)) is not None
+        )
+        found.append(
+            ComparedQuestion(
+                question=question,
+                lines=tuple(study.card[place] for study in studies),
+                agreement=_agreement([study.verdicts[place] for study in studies], transfers),
+                transfers=transfers,
+            )
+        )
+    return tuple(found)
+
+
+def _transfer(source: Compared, target: Compared, place: int) -> Transfer | None:
+    ours, theirs = source.verdicts[place], target.verdicts[place]
+    if ours.recommended is None or isinstance(target.landscape, str):
+        return None
+    if theirs.recommended is None or ours.recommended == theirs.recommended:
+        return None
+    values, draws = target.landscape.effect(theirs.question.name)
+    if ours.recommended not in values:
+        return None
+    column = list(values).index(ours.recommended)
+    cost = draws[:, column] - draws[:, list(values).index(theirs.recommended)]
+    low, high = (float(q) for q in np.quantile(cost, (0.025, 0.975)))
+    return Transfer(
+        source=source.title,
+        target=target.title,
+        value=ours.recommended,
+        cost=float(cost.mean()),
+        low=low,
+        high=high,
+    )
+
+
+def _agreement(answers: Sequence[Verdict], transfers: Sequence[Transfer]) -> str:
+    if any(answer.recommended is None for answer in answers):
+        return OPEN
+    worse = {(transfer.source, transfer.target) for transfer in transfers if transfer.low > 0}
+    if any((two, one) in worse for one, two in worse):
+        return DIFFER
+    common = set.intersection(*(set(answer.as_good) for answer in answers))
+    told = any(len(answer.as_good) < len(answer.effects) for answer in answers)
+    return AGREE if common and told else OPEN
+
+
+def ranks_data(studies: Sequence[Compared]) -> tuple[SharedRanks, ...]:
+    """Return for each pair of studies how alike they rank the shapes that both trained."""
+    return tuple(_ranks(one, two) for one, two in combinations(studies, 2))
+
+
+def _ranks(one: Compared, two: Compared) -> SharedRanks:
+    left, right = (
+        study.record.results.groupby(list(SIX), dropna=False)["wer"].mean() for study in (one, two)
+    )
+    shared = left.index.intersection(right.index)
+    known: dict[str, float | None] = {"correlation": None, "low": None, "high": None}
+    if len(shared) >= FEWEST_SHARED:
+        pairs = np.stack([left[shared].to_numpy(float), right[shared].to_numpy(float)], axis=1)
+        rng = np.random.default_rng(0)
+        draws = [pairs[rng.integers(len(pairs), size=len(pairs))] for _ in range(RESAMPLES)]
+        usable = [draw for draw in draws if np.ptp(draw, axis=0).all()]
+        if np.ptp(pairs, axis=0).all() and usable:
+            resampled = [float(spearmanr(*draw.T).statistic) for draw in usable]
+            low, high = (float(q) for q in np.quantile(resampled, (0.025, 0.975)))
+            known = {
+                "correlation": float(spearmanr(*pairs.T).statistic),
+                "low": low,
+                "high": high,
+            }
+    return SharedRanks(one=one.title, two=two.title, configurations=len(shared), **known)
+
+
+def plot_effects(axes: Axes, studies: Sequence[Compared], place: int) -> None:
+    """Draw every study's effect of one question, as a difference from its own mean."""
+    ticks: set[float] = set()
+    for order, study in enumerate(studies):
+        effects = study.verdicts[place].effects
+        if isinstance(study.landscape, str) or not effects:
+            continue
+        values, draws = study.landscape.effect(study.verdicts[place].question.name)
+        centred = 100 * (draws - draws.mean(axis=1, keepdims=True))
+        low, high = np.quantile(centred, (0.025, 0.975), axis=0)
+        colour = LINES[order % len(LINES)]
+        axes.fill_between(values, low, high, color=colour, alpha=0.15, linewidth=0)
+        sns.lineplot(
+            x=list(values), y=centred.mean(axis=0), ax=axes, color=colour, marker="osD^v"[order % 5]
+        )
+        ticks |= set(values)
+    if len(ticks) > 2 and min(ticks) > 0 and max(ticks) / min(ticks) > 4:
+        axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(sorted(ticks)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axes.axhline(0, linewidth=0.8, color="0.6")
+    axes.set_ylabel("WER against the study's mean, points")
+    axes.set_xlabel(QUESTIONS[place].label)
+    axes.grid(visible=False, axis="x")
+
+
+def effect_panels(studies: Sequence[Compared]) -> list[Panel]:
+    """Return one panel per question that at least one study has an effect of."""
+
+    def panel(place: int) -> Panel:
+        question = QUESTIONS[place]
+        told = []
+        for study in studies:
+            wers = ", ".join(
+                f"{number(e.value)} {percent(e.wer)}" for e in study.verdicts[place].effects
+            )
+            if wers:
+                told.append(f"{study.title}: {wers}")
+        return Panel(
+            name=slug(f"compared {question.name}"),
+            title=question.text,
+            alt=f"Expected WER by {question.label.lower()}. {'; '.join(told)}.",
+            paint=lambda axes: plot_effects(axes, studies, place),
+        )
+
+    return [
+        panel(place)
+        for place in range(len(QUESTIONS))
+        if any(study.verdicts[place].effects for study in studies)
+    ]
