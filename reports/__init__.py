@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
     from reports.answers import Answers
+    from reports.ranking import Candidate
 
 __all__ = [
     "AnchorResult",
@@ -30,6 +31,7 @@ __all__ = [
     "BestTrial",
     "ReportFiles",
     "StudyUnreadable",
+    "candidates",
     "compare",
     "write",
 ]
@@ -104,3 +106,15 @@ def compare(studies: Sequence[tuple[str | BaseStorage, str]], folder: Path) -> P
     from reports.record import read_study
 
     return write_comparison([read_study(storage, name) for storage, name in studies], folder)
+
+
+def candidates(storage: str | BaseStorage, study_name: str) -> list[Candidate]:
+    """Return the configurations of a study that are worth training again, best first.
+
+    Raises:
+        StudyUnreadable: There is no such study, or it does not minimise one value.
+    """
+    from reports.ranking import candidates_of
+    from reports.record import read_study
+
+    return candidates_of(read_study(storage, study_name))

@@ -9,6 +9,7 @@ from reports.questions import QUESTIONS, SIX
 from reports.wording import MISSING, counted, number, percent, points
 
 if TYPE_CHECKING:
+    from reports.finals import FinalistResult
     from reports.record import StudyRecord
 
 
@@ -65,6 +66,9 @@ class Answer:
     best: BestTrial | None
     """The best of them, None if there are none."""
 
+    finalists: tuple[FinalistResult, ...]
+    """Configurations that were trained again and scored on test, the winner first."""
+
     anchors: tuple[AnchorResult, ...]
     """The study's reference points, in the order of their trials."""
 
@@ -86,6 +90,7 @@ def answer_data(record: StudyRecord) -> Answer:
         counts={str(outcome): int(n) for outcome, n in sorted(counts.items())},
         results=len(record.results),
         best=best,
+        finalists=record.finals,
         anchors=anchors,
         seed_spread=_seed_spread(record),
         sentence=_sentence(record, best, anchors),
@@ -162,6 +167,8 @@ def _seed_spread(record: StudyRecord) -> float | None:
 def _sentence(
     record: StudyRecord, best: BestTrial | None, anchors: tuple[AnchorResult, ...]
 ) -> str:
+    if record.finals:
+        return _winner_sentence(record.finals)
     if best is None:
         return f"No trial has finished with a word error rate yet{_why_none(record)}."
     shape = configuration_sentence(best.values)
@@ -180,6 +187,26 @@ def _sentence(
     if pending:
         text += f" Without a result: {', '.join(pending)}."
     return text
+
+
+def _winner_sentence(finals: tuple[FinalistResult, ...]) -> str:
+    winner, *others = finals
+    shape = configuration_sentence(winner.values)
+    who = f"the anchor {winner.anchor}" if winner.anchor else f"“{winner.label}”"
+    seeds = f"mean of {counted(winner.seeds, 'seed')}" if winner.seeds > 1 else "one seed"
+    if winner.test_wer is None:
+        text = f"The winner on dev is {who} at {percent(winner.dev_wer)} ({seeds}): {shape}."
+    else:
+        text = (
+            f"The winner is {who}: {shape}. It reaches {percent(winner.test_wer)} WER on test "
+            f"({seeds}; {percent(winner.dev_wer)} on dev)."
+        )
+    told = [
+        f"{other.anchor} at {percent(other.test_wer)}, {compared(winner.test_wer, other.test_wer)}"
+        for other in others
+        if other.anchor and other.test_wer is not None and winner.test_wer is not None
+    ]
+    return f"{text} For comparison: {'; '.join(told)}." if told else text
 
 
 def _why_none(record: StudyRecord) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter
 
 from reports.answer import AnchorResult, Answer, BestTrial
+from reports.finals import FinalistResult
 from reports.landscape import Landscape
 from reports.record import StudyRecord
 from reports.verdicts import ValueEffect, Verdict
@@ -78,6 +79,8 @@ class Answers:
     """The winner against the anchors, in words."""
     best: BestTrial | None
     """The trial with the lowest dev WER, null without results."""
+    finalists: list[FinalistResult]
+    """Configurations that were trained again and scored on test, the winner first."""
     anchors: list[AnchorResult]
     """The study's reference points."""
     trials: dict[str, int]
@@ -118,6 +121,7 @@ def answers_data(
         study=record.name,
         sentence=answer.sentence,
         best=answer.best,
+        finalists=list(answer.finalists),
         anchors=list(answer.anchors),
         trials=answer.counts,
         seed_spread=answer.seed_spread,

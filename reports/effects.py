@@ -22,6 +22,7 @@ from reports.style import (
     ANCHOR,
     EXPLORE,
     INK,
+    LINES,
     MUTED,
     PAPER,
     REFINE,
@@ -41,7 +42,12 @@ if TYPE_CHECKING:
     from reports.record import StudyRecord
     from reports.verdicts import ValueEffect, Verdict
 
-KINDS = {"explore": (EXPLORE, "o"), "refine": (REFINE, "s"), "anchor": (ANCHOR, "D")}
+KINDS = {
+    "explore": (EXPLORE, "o"),
+    "refine": (REFINE, "s"),
+    "finalist": (LINES[2], "P"),
+    "anchor": (ANCHOR, "D"),
+}
 """Colour and marker of each kind of result, on every figure that shows trials as dots."""
 
 
@@ -82,6 +88,7 @@ def kind_of(trials: pd.DataFrame) -> pd.Series[str]:
     """Return how each trial is drawn: explore, refine, anchor or pruned."""
     kind = pd.Series("explore", index=trials.index)
     kind[trials["phase"] == "refine"] = "refine"
+    kind[trials["phase"] == "finalist"] = "finalist"
     kind[trials["anchor"].notna()] = "anchor"
     kind[trials["outcome"] == "pruned"] = "pruned"
     return kind

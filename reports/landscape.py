@@ -30,6 +30,8 @@ from reports.trials import column_of
 from reports.wording import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
 
     from reports.record import Searched, StudyRecord
@@ -150,17 +152,19 @@ def basis(record: StudyRecord) -> pd.DataFrame:
     return results[chosen & np.isfinite(results["wer"].astype(float))]
 
 
-def read_landscape(record: StudyRecord, seed: int = 0) -> Landscape | str:
-    """Fit the trials of a study; or return why that is not possible, in a sentence."""
-    axes = _axes(record)
+def read_landscape(
+    record: StudyRecord, *, trials: pd.DataFrame | None = None, seed: int = 0
+) -> Landscape | str:
+    """Fit the trials of a study; or return why that is not possible, in a sentence.
+
+    `trials` are those to fit where they are not those of `basis`.
+    """
+    axes = axes_of(record)
     questions = [axis for axis in axes if axis.name in SIX]
     if not questions:
         return "None of the six questions was searched over more than one value."
-    trials = basis(record)
-    units = np.array(
-        [[axis.place(value) for value in trials[axis.column].astype(float)] for axis in axes],
-        dtype=float,
-    ).T.reshape(len(trials), len(axes))
+    trials = basis(record) if trials is None else trials
+    units = places_of(axes, trials)
     inside = np.isfinite(units).all(axis=1)
     units, wers = units[inside], trials["wer"].to_numpy(dtype=float)[inside]
     least = max(FEWEST, len(axes))
@@ -191,13 +195,20 @@ def read_landscape(record: StudyRecord, seed: int = 0) -> Landscape | str:
     )
 
 
-def _axes(record: StudyRecord) -> list[Axis]:
+def axes_of(record: StudyRecord, *, every: bool = False) -> list[Axis]:
+    """Return what varies, the questions first; with `every`, what could but has one value, too."""
     found = []
     for name, searched in record.searched.items():
         column = name if name in SIX else column_of(name)
-        if searched.high > searched.low and column in record.trials:
+        if (every or searched.high > searched.low) and column in record.trials:
             found.append(Axis(name=name, column=column, searched=searched))
     return sorted(found, key=lambda axis: axis.name not in SIX)
+
+
+def places_of(axes: Sequence[Axis], trials: pd.DataFrame) -> Array:
+    """Return where trials lie in the unit cube, `(N, D)`; NaN where the search could not go."""
+    columns = [[axis.place(value) for value in trials[axis.column].astype(float)] for axis in axes]
+    return np.array(columns, dtype=float).T.reshape(len(trials), len(axes))
 
 
 def _half_a_word(record: StudyRecord) -> float:

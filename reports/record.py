@@ -20,6 +20,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.study import StudyDirection
 
 from reports import StudyUnreadable
+from reports.finals import FinalistResult, finals_data
 from reports.questions import SIX
 from reports.redaction import redact
 from reports.trials import curves_frame, number_or_none, trials_frame
@@ -99,10 +100,20 @@ class StudyRecord:
         return self.trials[self.trials["result"]]
 
     @cached_property
+    def finals(self) -> tuple[FinalistResult, ...]:
+        """The finalists, the winner first; empty before any has finished."""
+        return finals_data(self.results)
+
+    @cached_property
     def best(self) -> pd.Series[Any] | None:
-        """The result with the lowest WER; of equals, the earliest trial."""
+        """The best trial of the winner among the finalists; before any, the lowest WER.
+
+        Of equals, it is the earliest trial.
+        """
         if self.results.empty:
             return None
+        if self.finals:
+            return self.results[self.results["number"] == self.finals[0].trials[0]].iloc[0]
         return self.results.sort_values(["wer", "number"]).iloc[0]
 
     @cached_property

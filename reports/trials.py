@@ -27,7 +27,9 @@ TRIAL_COLUMNS = {
     "state": "Optuna's state: COMPLETE, PRUNED, FAIL, RUNNING or WAITING",
     "outcome": "what became of it: finished, pruned, diverged, out_of_memory, infeasible (another "
     "constraint is violated), crashed, stopped, running or waiting",
-    "phase": "explore (an even sample, not pruned) or refine (TPE with pruning)",
+    "phase": "explore (an even sample, not pruned), refine (TPE with pruning) or finalist (one of "
+    "the best, or an anchor, trained again with another seed)",
+    "finalist": "what a finalist repeats: trial <number>, predicted best, or an anchor's name",
     "anchor": "the name of the known configuration, if it is one",
     "survivor": "True for a refine trial that the pruner was told to spare, at random",
     "wer": "dev WER as a fraction; of a pruned trial the last one before it was stopped; of a "
@@ -42,6 +44,10 @@ COST_COLUMNS = {
     "flops_per_second": "forward FLOPs per second of audio",
     "train_seconds": "seconds spent training",
     "evaluate_seconds": "seconds spent decoding dev",
+    "test_wer": "WER on the test split as a fraction, by the final decoder; of finalists only",
+    "test_errors": "word errors on the test split",
+    "test_words": "words of the test split",
+    "real_time_factor": "seconds of greedy decoding per second of dev audio",
     "peak_memory_bytes": "most device memory in use at once",
     "ctc_wer": "dev WER of the CTC branch alone, at the evaluation that gave wer",
     "cer": "dev character error rate, at the evaluation that gave wer",
@@ -73,7 +79,7 @@ CURVE_COLUMNS = (
     "evaluate_seconds",
 )
 
-_TEXT = ("state", "outcome", "phase", "anchor", "device", "error")
+_TEXT = ("state", "outcome", "phase", "finalist", "anchor", "device", "error")
 _FLAGS = ("survivor", "result", "even")
 _OPEN = {TrialState.WAITING: "waiting", TrialState.RUNNING: "running"}
 _USUAL = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "crashed"}
@@ -105,7 +111,10 @@ def trials_frame(trials: Sequence[FrozenTrial], others: Iterable[str]) -> pd.Dat
         elif column in _TEXT or column == "seed":
             continue
         else:
-            frame[column] = _numeric(frame[column], whole=column not in ("wer", "cer", "ctc_wer"))
+            frame[column] = _numeric(
+                frame[column],
+                whole=column not in ("wer", "cer", "ctc_wer", "test_wer", "real_time_factor"),
+            )
     return frame
 
 
@@ -145,6 +154,7 @@ def _row(trial: FrozenTrial, others: dict[str, str]) -> dict[str, Any]:
         "outcome": outcome,
         "phase": str(phase) if phase else None,
         "anchor": str(anchor) if anchor else None,
+        "finalist": str(attributes["finalist"]) if attributes.get("finalist") else None,
         "survivor": bool(attributes.get("survivor")),
         "wer": wer,
         "seed": attributes.get("seed"),
@@ -154,7 +164,7 @@ def _row(trial: FrozenTrial, others: dict[str, str]) -> dict[str, Any]:
         "device": attributes.get("device"),
         "result": result,
         # A study without phases, from elsewhere, is taken as one sample: the page says so.
-        "even": result and phase != "refine" and not anchor,
+        "even": result and phase not in ("refine", "finalist") and not anchor,
         "error": redact(str(attributes["error"])) if attributes.get("error") else None,
     }
     values = _values(trial)
@@ -162,7 +172,8 @@ def _row(trial: FrozenTrial, others: dict[str, str]) -> dict[str, Any]:
     row |= {column: values.get(name) for name, column in others.items()}
     row |= {key: at_wer.get(key) for key in ("ctc_wer", "cer", "dev_loss")}
     costs = ("parameters", "flops_per_second", "train_seconds", "evaluate_seconds")
-    row |= {key: attributes.get(key) for key in (*costs, "peak_memory_bytes")}
+    tested = ("test_wer", "test_errors", "test_words", "real_time_factor")
+    row |= {key: attributes.get(key) for key in (*costs, *tested, "peak_memory_bytes")}
     return row
 
 

@@ -74,6 +74,16 @@ def check(
 
 
 @app.command()
+def corpus(file: File = DEFAULT, override: Overrides = None) -> None:
+    """Show a study's corpus: how much speech, what cannot be used, what its splits share."""
+    from study.corpus_summary import show, summarise
+
+    config = _load(file, override)
+    splits = config.corpus.read(config.cache)
+    show(config.corpus, summarise(splits, shortest=config.features.window), _console())
+
+
+@app.command()
 def count(
     shapes: Annotated[
         list[str],
@@ -106,6 +116,26 @@ def report(file: File = DEFAULT, override: Overrides = None) -> None:
     console = _console()
     console.print(files.answer.sentence, highlight=False)
     console.print(f"report   {files.html}", highlight=False, soft_wrap=True)
+
+
+@app.command("finalists")
+def train_finalists(
+    file: File = DEFAULT,
+    override: Overrides = None,
+    workers: Workers = None,
+    device: Device = None,
+) -> None:
+    """Train the finalists of a finished search: more of them with -o finalists.seeds=5."""
+    from study.finalists import search_is_over
+    from study.runner import run as run_study
+    from study.storage import open_study
+
+    config = _begun(_load(file, override, workers=workers, device=device))
+    if not search_is_over(open_study(config)):
+        raise InputError(
+            f"the search of the study '{config.name}' is not over: run it to its end first"
+        )
+    raise typer.Exit(run_study(config, _console()))
 
 
 @app.command()

@@ -64,11 +64,16 @@ def check(config: StudyConfig, console: Console) -> None:
             soft_wrap=True,
         )
     workers = config.launcher.workers or (provenance.cores() if device.type == "cpu" else 1)
-    seconds = config.trials * (smallest.trial_seconds + largest.trial_seconds) / 2 / workers
+    total = config.trials + config.finalist_trials
+    seconds = total * (smallest.trial_seconds + largest.trial_seconds) / 2 / workers
+    phases = (
+        f"{len(config.anchors)} anchor{'s' * (len(config.anchors) != 1)}",
+        f"{config.explore.trials} explore",
+        f"{config.refine.trials} refine",
+        f"{config.finalist_trials} of finalists",
+    )
     console.print(
-        f"{config.trials} trials ({len(config.anchors)} anchor{'s' * (len(config.anchors) != 1)}, "
-        f"{config.explore.trials} explore, "
-        f"{config.refine.trials} refine) of {duration_in_words(smallest.trial_seconds)} to "
+        f"{total} trials ({', '.join(phases)}) of {duration_in_words(smallest.trial_seconds)} to "
         f"{duration_in_words(largest.trial_seconds)}: about {duration_in_words(seconds)} with "
         f"{workers} worker{'s' * (workers > 1)} on {provenance.hardware(device.type)}, "
         "less what pruning saves",

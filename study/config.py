@@ -64,6 +64,17 @@ class RefineConfig(_Section):
     """Share of the trials that are spared at random, to measure what pruning costs."""
 
 
+class FinalistsConfig(_Section):
+    """Phase 3: the best configurations and the anchors, trained again and scored on test."""
+
+    top: Annotated[int, Ge(0)] = 3
+    """Configurations of the search to repeat."""
+    seeds: Annotated[int, Ge(1)] = 3
+    """Trainings of each, with fresh seeds."""
+    anchors: bool = True
+    """Repeat the anchors as well."""
+
+
 class LauncherConfig(_Section):
     """How workers, the processes that run trials, are started."""
 
@@ -112,6 +123,7 @@ class StudyConfig(_Section):
     """Names of known shapes, or mappings of the six (and a `name`)."""
     explore: ExploreConfig = ExploreConfig()
     refine: RefineConfig = RefineConfig()
+    finalists: FinalistsConfig = FinalistsConfig()
     seed: int = 0
     """Decides the sample, the samplers and every trial's own seed."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -138,8 +150,17 @@ class StudyConfig(_Section):
 
     @property
     def trials(self) -> int:
-        """All trials of the study."""
+        """Trials of the search: anchors, explore and refine."""
         return len(self.anchors) + self.explore.trials + self.refine.trials
+
+    @property
+    def finalist_trials(self) -> int:
+        """Trials that follow the search, where every anchor and enough candidates finish."""
+        finalists = self.finalists
+        configurations = min(finalists.top, self.explore.trials + self.refine.trials)
+        if finalists.anchors:
+            configurations += len(self.anchors)
+        return configurations * finalists.seeds
 
     @functools.cached_property
     def space(self) -> dict[str, Dimension]:

@@ -51,6 +51,8 @@ class Watch:
     evaluations: int
     """Evaluations of a trial that is trained to the end."""
     console: Console
+    planned: int = 0
+    """Trials in all, as far as that is known before the finalists are chosen."""
     began: float = field(default_factory=time.monotonic)
     trials: list[FrozenTrial] = field(default_factory=list)
     _told: set[int] = field(default_factory=set)
@@ -60,6 +62,11 @@ class Watch:
         self.refresh()
         self._told = {trial.number for trial in self.finished}
         self._already = len(self.finished)
+
+    @property
+    def total(self) -> int:
+        """Trials that there are, or that there will be."""
+        return max(len(self.trials), self.planned)
 
     def refresh(self) -> None:
         """Read the storage."""
@@ -96,7 +103,7 @@ class Watch:
         done = len(self.finished) - self._already + under_way
         if done < ENOUGH:
             return None
-        remaining = self.waiting + len(self.running) - under_way
+        remaining = self.total - len(self.finished) - under_way
         return (time.monotonic() - self.began) / done * remaining
 
     def _share(self, trial: FrozenTrial) -> float:
@@ -115,12 +122,12 @@ class Watch:
         shape = shape_in_words(attributes["config"]) if "config" in attributes else ""
         name = f" {attributes['anchor']}" if "anchor" in attributes else ""
         outcome = attributes.get("outcome", trial.state.name.lower()).replace("_", " ")
-        done = f"{len(self.finished)}/{len(self.trials)}"
+        done = f"{len(self.finished)}/{self.total}"
         return f"trial {trial.number:<3} {outcome:9} {wer}{shape}{name}  ({done})"
 
     def render(self) -> RenderableType:
         """The live display, within 80 columns."""
-        done, total = len(self.finished), len(self.trials)
+        done, total = len(self.finished), self.total
         left = self.seconds_left()
         head = Table.grid(padding=(0, 2))
         head.add_row(

@@ -56,7 +56,9 @@ class SuccessiveHalving(optuna.pruners.BasePruner):
         others = [
             standing(other.user_attrs["evaluations"][rung - 1])
             for other in study.get_trials(deepcopy=False)
-            if other.number != trial.number and len(other.user_attrs.get("evaluations", [])) >= rung
+            if other.number != trial.number
+            and other.user_attrs.get("phase") != "finalist"
+            and len(other.user_attrs.get("evaluations", [])) >= rung
         ]
         kept = max(1, math.floor((len(others) + 1) / self._factor))
         return sum(other < own for other in others) >= kept

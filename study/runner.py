@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.trial import TrialState
 from rich.console import Console
 
 import reports
-from study import provenance, tracking
+from study import finalists, provenance, tracking
 from study.config import StudyConfig
 from study.config_file import dump
 from study.data.corpus import SPLITS
@@ -43,7 +44,15 @@ def run(config: StudyConfig, console: Console, arguments: str = "") -> int:
     study = create_study(config, _attributes(config, dataset, device))
     experiment = _prepare_tracking(config, study)
     lost = reclaim(study)
-    watch = Watch(study, _workers(config, device), config.training.evaluations, console)
+    if not _waiting(study):
+        finalists.enqueue(config, study)
+    watch = Watch(
+        study,
+        _workers(config, device),
+        config.training.evaluations,
+        console,
+        planned=_planned(config, study),
+    )
     if lost:
         numbers = ", ".join(str(trial.number) for trial in lost)
         console.print(f"Trials {numbers} had lost their worker; they go on from their checkpoints.")
@@ -51,18 +60,25 @@ def run(config: StudyConfig, console: Console, arguments: str = "") -> int:
         console.print(
             f"The study '{config.name}' is finished: all its {len(watch.trials)} trials have an "
             "outcome, so nothing is trained. To extend it, ask for more: -o explore.trials=…, "
-            "-o refine.trials=…; to begin anew: -o name=…",
+            "-o refine.trials=…, -o finalists.seeds=…; to begin anew: -o name=…",
             highlight=False,
         )
     else:
         if watch.finished:
-            done = f"{len(watch.finished)} of {len(watch.trials)} trials have an outcome"
+            done = f"{len(watch.finished)} of {watch.total} trials have an outcome"
             console.print(f"Going on with the study '{config.name}': {done}.", highlight=False)
         code = _train(config, study, watch)
+        if code == 0 and (added := finalists.enqueue(config, study)):
+            watch.planned = 0
+            watch.refresh()
+            console.print(
+                f"The search is done. Finalists, with fresh seeds: {added} trials.", highlight=False
+            )
+            code = _train(config, study, watch)
         if code == INTERRUPTED:
             tracking.end_study(experiment)
             console.print(
-                f"Interrupted with {len(watch.finished)} of {len(watch.trials)} trials done. "
+                f"Interrupted with {len(watch.finished)} of {watch.total} trials done. "
                 "Run the same command again to go on.",
                 highlight=False,
             )
@@ -77,6 +93,18 @@ def run(config: StudyConfig, console: Console, arguments: str = "") -> int:
         )
         return FAILED
     return 0 if watch.best is not None else FAILED
+
+
+def _waiting(study: optuna.Study) -> bool:
+    return bool(study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+
+
+def _planned(config: StudyConfig, study: optuna.Study) -> int:
+    """Trials in all: until the finalists are chosen, those that there should be."""
+    trials = study.get_trials(deepcopy=False)
+    chosen = any(trial.user_attrs.get("phase") == finalists.PHASE for trial in trials)
+    over = finalists.search_is_over(study)
+    return 0 if chosen or over else config.trials + config.finalist_trials
 
 
 def _open_dataset(config: StudyConfig, console: Console) -> Dataset:

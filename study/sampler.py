@@ -117,7 +117,11 @@ class OrderedSampler(optuna.samplers.BaseSampler):
         if trial.number in self._finished:
             return self._finished[trial.number]
         image = None
-        if trial.state not in (TrialState.WAITING, TrialState.FAIL) and all(
+        # Finalists were chosen for their WER, and many of one configuration would weigh too much.
+        if (
+            trial.state not in (TrialState.WAITING, TrialState.FAIL)
+            and trial.user_attrs.get("phase") != "finalist"
+        ) and all(
             name in trial.params and trial.params[name] in dimension
             for name, dimension in self._space.items()
         ):

@@ -40,8 +40,14 @@ HEARTBEAT = 10
 GRACE = 60
 """Seconds without one after which a worker counts as dead."""
 
-GROWING = ("explore", "refine")
-"""Sections of the configuration in which a begun study may ask for more trials."""
+GROWING = (
+    "explore.trials",
+    "refine.trials",
+    "finalists.top",
+    "finalists.seeds",
+    "finalists.anchors",
+)
+"""Keys by which a begun study may ask for more trials."""
 PRACTICAL = ("name", "runs", "device", "storage", "launcher", "tracking")
 """Keys that do not change what a study finds out."""
 
@@ -108,7 +114,7 @@ def create_study(config: StudyConfig, attributes: dict[str, Any]) -> optuna.Stud
     with which the study began. Raises `InputError` where the study was begun with other settings.
     """
     config.folder.mkdir(parents=True, exist_ok=True)
-    with _alone(config):  # two people may start the same study at once
+    with alone(config):  # two people may start the same study at once
         storage = open_storage(config)
         optuna.create_study(
             study_name=config.name, storage=storage, direction="minimize", load_if_exists=True
@@ -152,7 +158,7 @@ def _differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, A
         for key in {**before, **now}:
             if path or key not in PRACTICAL:
                 inner = f"{path}.{key}".lstrip(".")
-                if inner not in [f"{section}.trials" for section in GROWING]:
+                if inner not in GROWING:
                     yield from _differences(before.get(key), now.get(key), inner)
     elif before != now:
         yield path, before, now
@@ -184,7 +190,7 @@ def _enqueue(study: optuna.Study, config: StudyConfig) -> None:
 
 
 @contextlib.contextmanager
-def _alone(config: StudyConfig) -> Iterator[None]:
+def alone(config: StudyConfig) -> Iterator[None]:
     """Keep the other processes of this machine out while the block runs.
 
     SQLite has no row locks: two workers that read the same waiting trial would both take it.
@@ -204,7 +210,7 @@ def claim(config: StudyConfig, study: optuna.Study) -> optuna.Trial | None:
     for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
         with contextlib.suppress(UpdateFinishedTrialError):
             storage.record_heartbeat(trial._trial_id)  # first, so that nobody thinks us dead
-            with _alone(config):
+            with alone(config):
                 ours = storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
             if ours:
                 claimed = optuna.Trial(study, trial._trial_id)

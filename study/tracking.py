@@ -134,9 +134,10 @@ class Tracker:
 
         """
         run = TrialRun(self, number, run_id=None)
-        anchor = (tags or {}).get("anchor")
-        name = f"trial {number}" + (f" · {anchor}" if anchor else "")
         given, known = dict(params), dict(tags or {})
+        label = known.get("finalist") or known.get("anchor")
+        kind = "finalist" if known.get("finalist") else "trial"
+        name = f"{kind} {number}" + (f" · {label}" if label else "")
         run._submit(lambda client: run._create(client, name, given, known, started))
         return run
 
@@ -425,7 +426,7 @@ def _rewrite(tracker: Tracker, trial: FrozenTrial, run_id: str | None, folder: P
     """Log a finished trial from its user attributes, into the run that it has or a new one."""
     known = trial.user_attrs
     if run_id is None:
-        tags = _only(known, ("phase", "anchor", "survivor", "seed", "worker", "device"))
+        tags = _only(known, ("phase", "anchor", "finalist", "survivor", "seed", "worker", "device"))
         params = known.get("config", trial.params)
         run = tracker.start(trial.number, params=params, tags=tags, started=trial.datetime_start)
     else:
@@ -439,13 +440,15 @@ def _rewrite(tracker: Tracker, trial: FrozenTrial, run_id: str | None, folder: P
         "train_seconds",
         "evaluate_seconds",
         "peak_memory_bytes",
+        "test_wer",
+        "test_real_time_factor",
     )
     place = folder / "trials" / str(trial.number)
     run.finish(
         known.get("outcome", usual),
         state=trial.state.name,
         metrics=_only(known, totals),
-        artifacts=[place / "config.json", place / "hypotheses.jsonl"],
+        artifacts=[place / name for name in ("config.json", "hypotheses.jsonl", "test.jsonl")],
         error=known.get("error"),
         ended=trial.datetime_complete,
     )

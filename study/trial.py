@@ -25,6 +25,7 @@ import optuna
 import torch
 from optuna.trial import TrialState
 
+from study import finalists
 from study.config import StudyConfig
 from study.data.dataset import Dataset
 from study.files import write_atomically
@@ -73,6 +74,8 @@ def run_trial(laboratory: Laboratory, trial: optuna.Trial) -> str:
         with heartbeat(laboratory.study, trial._trial_id):
             run, evaluations = _begin(laboratory, trial)
             outcome = _follow(laboratory.study, trial, run, evaluations)
+            if outcome == "finished" and trial.user_attrs.get("phase") == finalists.PHASE:
+                _score(laboratory, trial)
     except Interrupted:
         outcome = "stopped"
     except Diverged as divergence:
@@ -140,7 +143,10 @@ def _start_run(laboratory: Laboratory, trial: optuna.Trial, values: dict[str, An
         trial.number,
         params={**values, "seed": attributes["seed"]},
         tags={
-            **{name: attributes.get(name) for name in ("phase", "anchor", "worker", "device")},
+            **{
+                name: attributes.get(name)
+                for name in ("phase", "anchor", "finalist", "worker", "device")
+            },
             "corpus_fingerprint": laboratory.dataset.fingerprint,
             "git_commit": laboratory.study.user_attrs.get("git_commit"),
         },
@@ -167,6 +173,20 @@ def _follow(study: optuna.Study, trial: optuna.Trial, run: TrialRun, evaluations
     return "finished"
 
 
+def _score(laboratory: Laboratory, trial: optuna.Trial) -> None:
+    """Decode the test split with a finalist."""
+    network, _ = laboratory.config.with_parameters(parameters(laboratory.config, trial))
+    found = finalists.score(
+        network,
+        laboratory.config,
+        laboratory.dataset,
+        laboratory.device,
+        _folder(laboratory, trial),
+    )
+    for name, value in found.items():
+        trial.set_user_attr(name, value)
+
+
 def _conclude(
     laboratory: Laboratory,
     trial: optuna.Trial,
@@ -184,6 +204,7 @@ def _conclude(
             "evaluate_seconds": sum(e["evaluate_seconds"] for e in evaluations),
             "real_time_factor": evaluations[-1]["real_time_factor"],
         }
+    tested = {name: value for name, value in trial.user_attrs.items() if name.startswith("test_")}
     if laboratory.device.type == "cuda":
         facts["peak_memory_bytes"] = torch.cuda.max_memory_allocated()
     if state == TrialState.WAITING:
@@ -203,8 +224,8 @@ def _conclude(
         run.finish(
             outcome,
             state=state.name,
-            metrics={**size, **facts},
-            artifacts=[folder / "config.json", folder / "hypotheses.jsonl"],
+            metrics={**size, **facts, **tested},
+            artifacts=[folder / name for name in ("config.json", "hypotheses.jsonl", "test.jsonl")],
             error=error,
         )
 

@@ -21,6 +21,7 @@ class Hypothesis:
     """What was recognised in one utterance."""
 
     id: str
+    speaker: str | None
     reference: str
     hypothesis: str
     """By the decoder, which the study is about."""
@@ -28,6 +29,9 @@ class Hypothesis:
     """By CTC alone; None where there is no CTC branch."""
     errors: int
     """Substituted, deleted and inserted words of `hypothesis`."""
+    substitutions: int
+    deletions: int
+    insertions: int
     words: int
     """Words of the reference."""
 
@@ -76,10 +80,14 @@ def recognise(
     hypotheses = [
         Hypothesis(
             id=utterance.id,
+            speaker=utterance.speaker,
             reference=utterance.text,
             hypothesis=texts[member],
             ctc_hypothesis=None if ctc_texts is None else ctc_texts[member],
             errors=counts[member].errors,
+            substitutions=counts[member].substitutions,
+            deletions=counts[member].deletions,
+            insertions=counts[member].insertions,
             words=counts[member].length,
         )
         for member, utterance in enumerate(split.utterances)

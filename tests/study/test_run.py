@@ -68,7 +68,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 def test_a_study_ends_with_its_answer_and_where_to_read_more(finished: Finished) -> None:
     output = finished.output
-    assert "The lowest dev WER" in output
+    assert "The winner is" in output
     for name in SHAPE:
         assert name in output
     assert "tiny/report/index.html" in output
@@ -78,11 +78,13 @@ def test_a_study_ends_with_its_answer_and_where_to_read_more(finished: Finished)
 
 def test_every_trial_has_an_outcome_and_none_failed(finished: Finished) -> None:
     trials = _trials(finished.runs)
-    assert len(trials) == 7
+    assert len(trials) == 11
     assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
-    workers = {trial.user_attrs["worker"] for trial in trials}
+    workers = {trial.user_attrs["worker"] for trial in trials[:7]}
     assert len(workers) == 2
-    assert len({trial.user_attrs["seed"] for trial in trials}) == 7
+    assert len({trial.user_attrs["seed"] for trial in trials}) == 11
+    tested = [trial.number for trial in trials if "test_wer" in trial.user_attrs]
+    assert tested == [7, 8, 9, 10]
 
 
 def test_the_table_of_trials_agrees_with_the_storage(finished: Finished) -> None:
@@ -149,8 +151,9 @@ def test_a_finished_study_is_extended(finished: Finished, tmp_path: Path) -> Non
     shutil.copytree(finished.runs, copy)
     result = _run(copy, "--workers", "1", "-o", "refine.trials=4", "-o", "tracking.enabled=false")
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "7 of 8 trials have an outcome" in result.stdout
-    assert len(_trials(copy)) == 8
+    assert "11 of 12 trials have an outcome" in result.stdout
+    search = [t for t in _trials(copy) if t.user_attrs["phase"] != "finalist"]
+    assert len(search) == 8
 
 
 def test_the_report_is_written_again(
@@ -161,7 +164,7 @@ def test_the_report_is_written_again(
     code, output, _ = _main(monkeypatch, capsys, "report", TINY, "-o", f"runs={finished.runs}")
     assert code == 0
     assert page.is_file()
-    assert "The lowest dev WER" in output
+    assert "The winner is" in output
 
 
 def test_check_says_what_a_study_will_do_and_trains_nothing(
@@ -174,13 +177,14 @@ def test_check_says_what_a_study_will_do_and_trains_nothing(
     assert "8, 16" in output
     assert "smallest  1×8 h1 k3 + 1×8" in output
     assert "largest   2×16 h1 k7 + 2×16" in output
-    assert "7 trials (1 anchor, 3 explore, 3 refine)" in output
+    assert "11 trials (1 anchor, 3 explore, 3 refine, 4 of finalists)" in output
     assert not (finished.runs / "other").exists()
 
 
 LONGER = [
     *("--workers", "2", "-o", "explore.trials=2", "-o", "refine.trials=0"),
     *("-o", "training.budget.epochs=16", "-o", "training.evaluations=16"),
+    *("-o", "finalists={top: 0, anchors: false}"),
 ]
 
 

@@ -1,0 +1,75 @@
+"""The finalists: configurations that were trained again with fresh seeds and scored on test.
+
+The winner is the one with the lowest mean dev WER over those seeds. Test has no part in the choice,
+so its WER on test is not too good to be true.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from reports.questions import SIX
+from reports.trials import number_or_none
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PHASE = "finalist"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalistResult:
+    """One configuration over its seeds."""
+
+    label: str
+    """`trial <number>`, `predicted best`, or the anchor's name."""
+    anchor: str | None
+    """The anchor's name, if it is one."""
+    values: dict[str, float | None]
+    """Its value of each of the six."""
+    seeds: int
+    """Seeds that finished."""
+    dev_wer: float
+    """Mean dev WER over the seeds (a fraction)."""
+    dev_spread: float | None
+    """Standard deviation of dev WER between seeds; None with one."""
+    test_wer: float | None
+    """Errors over words on test, all seeds together (a fraction); None where not decoded."""
+    test_low: float | None
+    """Lowest test WER of a seed."""
+    test_high: float | None
+    """Highest test WER of a seed."""
+    trials: tuple[int, ...]
+    """The trials, the one with the lowest dev WER first."""
+
+
+def finals_data(results: pd.DataFrame) -> tuple[FinalistResult, ...]:
+    """Return the finalists among the results of a study, the winner first."""
+    rows = results[results["phase"] == PHASE]
+    rows = rows[rows["finalist"].notna() & np.isfinite(rows["wer"].astype(float))]
+    found = [_one(str(label), group) for label, group in rows.groupby("finalist", sort=False)]
+    return tuple(sorted(found, key=lambda item: (item.dev_wer, item.label)))
+
+
+def _one(label: str, trials: pd.DataFrame) -> FinalistResult:
+    trials = trials.sort_values(["wer", "number"])
+    dev = trials["wer"].to_numpy(dtype=float)
+    first = trials.iloc[0]
+    tests = [wer for wer in map(number_or_none, trials["test_wer"].tolist()) if wer is not None]
+    errors, words = (trials[name].astype(float).sum() for name in ("test_errors", "test_words"))
+    pooled = float(errors / words) if words > 0 else None
+    return FinalistResult(
+        label=label,
+        anchor=first["anchor"] if isinstance(first["anchor"], str) else None,
+        values={name: number_or_none(trials[name].astype(float).iloc[0]) for name in SIX},
+        seeds=len(trials),
+        dev_wer=float(dev.mean()),
+        dev_spread=float(dev.std(ddof=1)) if len(dev) > 1 else None,
+        test_wer=pooled if pooled is not None else float(np.mean(tests)) if tests else None,
+        test_low=min(tests, default=None),
+        test_high=max(tests, default=None),
+        trials=tuple(int(number) for number in trials["number"]),
+    )

@@ -1,0 +1,148 @@
+"""Phase 3: the best configurations and the anchors, trained again and scored on the test split.
+
+The lowest WER of a search is partly luck. So its best few configurations are trained once more with
+fresh seeds, the anchors beside them; the winner is chosen among them on dev, and only then does
+the test split say how good it is. Finalists are trials like any other: they wait in the same queue,
+are resumed from checkpoints, and are logged. Nothing before this phase reads the test split.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from optuna.trial import FrozenTrial, TrialState
+
+import reports
+from model.config import NetworkConfig
+from model.recogniser import Recogniser
+from study.config import SEARCHABLE, StudyConfig
+from study.data.batches import Batches
+from study.data.dataset import Dataset
+from study.space import Number
+from study.storage import alone
+from study.training.evaluation import recognise, write_hypotheses
+from study.training.loop import EVALUATION_BATCH
+
+PHASE = "finalist"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finalist:
+    """A configuration that is trained again."""
+
+    label: str
+    """`trial 12`, `predicted best`, or the anchor's name."""
+    parameters: dict[str, Number]
+    """Its value of everything that is searched."""
+    anchor: str | None = None
+
+
+def search_is_over(study: optuna.Study) -> bool:
+    """Whether every trial of explore and refine has an outcome."""
+    return all(
+        trial.state.is_finished()
+        for trial in study.get_trials(deepcopy=False)
+        if trial.user_attrs.get("phase") != PHASE
+    )
+
+
+def select(config: StudyConfig, study: optuna.Study) -> list[Finalist]:
+    """The configurations to train again, from what the search found; the best first.
+
+    Candidates come in the order of `reports.candidates`. An anchor is repeated where it finished,
+    with the learning rate that it had; a candidate that is the same network as an anchor is not
+    trained twice. Earlier finalists do not count, so that asking again gives the same answer.
+    """
+    finalists = config.finalists
+    anchors = [
+        Finalist(
+            label=trial.user_attrs["anchor"],
+            parameters={name: trial.params[name] for name in config.space},
+            anchor=trial.user_attrs["anchor"],
+        )
+        for trial in study.get_trials(deepcopy=False)
+        if finalists.anchors and "anchor" in trial.user_attrs and _is_result(trial)
+    ]
+    taken = [finalist.parameters for finalist in anchors]
+    best: list[Finalist] = []
+    for candidate in reports.candidates(study._storage, config.name):
+        if len(best) == finalists.top:
+            break
+        parameters = {
+            name: int(candidate.values[name]) if SEARCHABLE[name][1] else candidate.values[name]
+            for name in config.space
+        }
+        if parameters not in taken:
+            taken.append(parameters)
+            label = "predicted best" if candidate.trial is None else f"trial {candidate.trial}"
+            best.append(Finalist(label=label, parameters=parameters))
+    return [*best, *anchors]
+
+
+def enqueue(config: StudyConfig, study: optuna.Study) -> int:
+    """Put the repetitions that are lacking into the queue; returns how many were added.
+
+    Nothing is added before every trial of the search has an outcome.
+    """
+    with alone(config):
+        return _enqueue(config, study) if search_is_over(study) else 0
+
+
+def _enqueue(config: StudyConfig, study: optuna.Study) -> int:
+    there = Counter(
+        trial.user_attrs["finalist"]
+        for trial in study.get_trials(deepcopy=False)
+        if trial.user_attrs.get("phase") == PHASE
+    )
+    added = 0
+    for finalist in select(config, study):
+        attributes = {"phase": PHASE, "finalist": finalist.label}
+        if finalist.anchor is not None:
+            attributes["anchor"] = finalist.anchor
+        for _ in range(there[finalist.label], config.finalists.seeds):
+            study.enqueue_trial(finalist.parameters, user_attrs=attributes)
+            added += 1
+    return added
+
+
+def score(
+    network: NetworkConfig,
+    config: StudyConfig,
+    dataset: Dataset,
+    device: torch.device,
+    folder: Path,
+) -> dict[str, Any]:
+    """Decode the test split with the weights that a trial's WER is of; returns what to record.
+
+    Writes `test.jsonl` into the trial's folder.
+    """
+    mels = dataset.normalisation[0].numel()
+    recogniser = Recogniser(network, mels=mels, vocabulary=dataset.tokenizer.vocabulary).to(device)
+    weights = torch.load(folder / "best.pt", map_location=device, weights_only=True)
+    recogniser.load_state_dict(weights)
+    batches = Batches(dataset.splits["test"], EVALUATION_BATCH * config.training.batch_seconds)
+    started = time.perf_counter()
+    recognition = recognise(recogniser, batches, dataset.tokenizer, device)
+    write_hypotheses(folder / "test.jsonl", recognition.hypotheses)
+    counts = recognition.word_errors
+    return {
+        "test_wer": counts.rate,
+        "test_errors": counts.errors,
+        "test_words": counts.length,
+        "test_decode_seconds": time.perf_counter() - started,
+        "test_real_time_factor": recognition.real_time_factor,
+    }
+
+
+def _is_result(trial: FrozenTrial) -> bool:
+    return (
+        trial.state == TrialState.COMPLETE
+        and trial.user_attrs.get("outcome") == "finished"
+        and trial.user_attrs.get("phase") != PHASE
+    )

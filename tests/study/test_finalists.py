@@ -1,0 +1,153 @@
+"""Finalists: whom they are chosen from, when, how often, and what they are told of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from reports.record import read_study
+from study.config import StudyConfig
+from study.errors import InputError
+from study.finalists import PHASE, enqueue, search_is_over, select
+from study.sampler import OrderedSampler
+from study.storage import claim, create_study, open_study
+from tests.reports.planted_study import Formula, conduct, planted_config
+from tests.reports.test_answers import SURFACE
+
+ATTRIBUTES = {"corpus": {"fingerprint": "planted"}}
+
+
+def _config(folder: Path, **finalists: Any) -> StudyConfig:
+    return planted_config(
+        folder, seed=0, explore={"trials": 8}, refine={"trials": 2}, finalists=finalists
+    )
+
+
+def _finalists(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    return [trial for trial in study.trials if trial.user_attrs.get("phase") == PHASE]
+
+
+@pytest.fixture(scope="module")
+def conducted(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyConfig, optuna.Study]:
+    config = _config(tmp_path_factory.mktemp("finalists"), top=2, seeds=3)
+    conduct(config, Formula(SURFACE, 0.004))
+    return config, open_study(config)
+
+
+def test_none_are_chosen_before_the_search_is_over(tmp_path: Path) -> None:
+    config = _config(tmp_path, top=2, seeds=3)
+    study = create_study(config, ATTRIBUTES)
+    assert not search_is_over(study)
+    assert enqueue(config, study) == 0
+    assert _finalists(study) == []
+
+
+def test_a_search_without_results_has_none(tmp_path: Path) -> None:
+    config = _config(tmp_path, top=2, seeds=3)
+    study = create_study(config, ATTRIBUTES)
+    while (trial := claim(config, study)) is not None:
+        study.tell(trial, state=TrialState.FAIL)
+    assert search_is_over(study)
+    assert enqueue(config, study) == 0
+
+
+def test_top_zero_without_anchors_means_none(tmp_path: Path) -> None:
+    config = _config(tmp_path, top=0, anchors=False)
+    conduct(config, Formula(SURFACE, 0.004))
+    assert _finalists(open_study(config)) == []
+    assert config.finalist_trials == 0
+
+
+def test_each_is_trained_with_every_seed_and_no_seed_twice(
+    conducted: tuple[StudyConfig, optuna.Study],
+) -> None:
+    config, study = conducted
+    finalists = _finalists(study)
+    labels = [trial.user_attrs["finalist"] for trial in finalists]
+    assert len(finalists) == config.finalist_trials == 9
+    assert sorted(labels.count(label) for label in set(labels)) == [3, 3, 3]
+    assert "middle" in labels
+    assert len({trial.user_attrs["seed"] for trial in study.trials}) == len(study.trials)
+    for label in set(labels):
+        same = [trial.params for trial in finalists if trial.user_attrs["finalist"] == label]
+        assert same[0] == same[1] == same[2]
+
+
+def test_they_have_the_values_of_what_they_repeat(
+    conducted: tuple[StudyConfig, optuna.Study],
+) -> None:
+    _, study = conducted
+    for trial in _finalists(study):
+        label = trial.user_attrs["finalist"]
+        if label.startswith("trial "):
+            assert trial.params == study.trials[int(label.removeprefix("trial "))].params
+        elif label == "middle":
+            assert trial.params == study.trials[0].params
+
+
+def test_they_alone_have_a_test_wer(conducted: tuple[StudyConfig, optuna.Study]) -> None:
+    _, study = conducted
+    tested = [trial.number for trial in study.trials if "test_wer" in trial.user_attrs]
+    assert tested == [trial.number for trial in _finalists(study)]
+
+
+def test_asking_again_adds_nothing_and_chooses_the_same(
+    conducted: tuple[StudyConfig, optuna.Study],
+) -> None:
+    config, study = conducted
+    labels = {trial.user_attrs["finalist"] for trial in _finalists(study)}
+    assert {finalist.label for finalist in select(config, study)} == labels
+    assert enqueue(config, study) == 0
+
+
+def test_more_seeds_are_added_to_a_study_that_ended(tmp_path: Path) -> None:
+    conduct(_config(tmp_path, top=1, seeds=1), Formula(SURFACE, 0.004))
+    more = _config(tmp_path, top=1, seeds=3)
+    conduct(more, Formula(SURFACE, 0.004))
+    finalists = _finalists(open_study(more))
+    assert len(finalists) == 6
+    assert {trial.state for trial in finalists} == {TrialState.COMPLETE}
+
+
+def test_the_search_may_not_change_under_its_finalists(tmp_path: Path) -> None:
+    conduct(_config(tmp_path, top=1, seeds=1), Formula(SURFACE, 0.004))
+    other = planted_config(
+        tmp_path, seed=1, explore={"trials": 8}, refine={"trials": 2}, finalists={"top": 1}
+    )
+    with pytest.raises(InputError, match="seed was 0 and is now 1"):
+        create_study(other, ATTRIBUTES)
+
+
+def test_neither_sampler_nor_effects_learn_from_finalists(
+    conducted: tuple[StudyConfig, optuna.Study],
+) -> None:
+    config, study = conducted
+    sampler = OrderedSampler(config.space, seed=0)
+    assert all(sampler._image(trial) is None for trial in _finalists(study))
+    record = read_study(config.storage_url, config.name)
+    assert not record.trials.loc[record.trials["phase"] == PHASE, "even"].any()
+
+
+def test_the_winner_has_the_lowest_mean_dev_wer(
+    conducted: tuple[StudyConfig, optuna.Study],
+) -> None:
+    config, study = conducted
+    record = read_study(config.storage_url, config.name)
+    means: dict[str, list[float]] = {}
+    for trial in _finalists(study):
+        assert trial.value is not None
+        means.setdefault(trial.user_attrs["finalist"], []).append(trial.value)
+    lowest = min(means, key=lambda label: sum(means[label]))
+    assert record.finals[0].label == lowest
+    assert record.best is not None
+    assert record.best["finalist"] == lowest
+    errors = sum(
+        trial.user_attrs["test_errors"]
+        for trial in _finalists(study)
+        if trial.user_attrs["finalist"] == lowest
+    )
+    assert record.finals[0].test_wer == pytest.approx(errors / 6000)
