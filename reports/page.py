@@ -22,6 +22,7 @@ from reports import ReportFiles, comparing, wording
 from reports.answer import Answer, answer_data, configuration_sentence
 from reports.answers import Answers, answers_data, as_json
 from reports.card import MARKS, MEANINGS, card_data
+from reports.comparison import comparison_data, told
 from reports.cost import cost_panels
 from reports.curves import CurveData, curve_panels, curves_data
 from reports.effects import effect_panels
@@ -93,6 +94,7 @@ def write_report(
         "figures": figures,
         "devices": sorted(set(record.results["device"].dropna())),
         **_trials(record),
+        "comparison": comparison_data(record.finals, trials_folder),
         "recognition": recognition_data(trials_folder, answer.best.number if answer.best else None),
         **_provenance(record),
     }
@@ -326,6 +328,7 @@ def _environment() -> jinja2.Environment:
     for name in ("percent", "number", "count", "duration", "points", "counted"):
         environment.filters[name] = getattr(wording, name)
     environment.filters["cell"] = _cell
+    environment.filters["told"] = told
     return environment
 
 
