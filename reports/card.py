@@ -132,7 +132,7 @@ def _advice(verdict: Verdict) -> str:
         said.append(f"Of those that do as well, {fewest}.")
     if verdict.verdict in ("undecided", "leaning"):
         if verdict.needed is not None:
-            said.append(f"About {counted(verdict.needed, 'explore trial')} would decide it.")
+            said.append(f"About {counted(verdict.needed, 'finished trial')} would decide it.")
         elif verdict.verdict == "undecided":
             said.append("The difference is too small for any affordable number of trials.")
     return " ".join(said)

@@ -7,10 +7,12 @@ The effect of a value is the WER with the other five averaged over the search sp
 its best learning rate (or whatever else is tuned as a nuisance): the question is about the shape,
 and a shape should not be blamed for a learning rate that does not suit it.
 
-What it is read from: the even sample of the explore phase, anchors whose values lie in the search
-space, and finalists (chosen for their WER, but trained again with fresh seeds). Trials of the
-refine phase are left out: those that finished were let through by the pruner because they
-were lucky or good, and there is no telling which. Pruned trials have no final WER at all.
+What it is read from: every trial that was trained to its end and lies in the search space. The even
+sample of the explore phase carries the picture; refine trials and finalists, which crowd where WERs
+are low, sharpen it there. A surface that is fitted to all of them is not misled by the crowding, as
+a mean over trials would be, nor much by the luck with which a refine trial passed the pruner:
+`benchmarks/results/calibration.md` has the marks with and without them. Pruned trials have no final
+WER and stay out.
 """
 
 from __future__ import annotations
@@ -27,7 +29,6 @@ from scipy.stats import qmc, spearmanr
 from reports.questions import SIX
 from reports.surrogate import FEWEST, Surrogate
 from reports.trials import column_of
-from reports.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -148,8 +149,7 @@ class Landscape:
 def basis(record: StudyRecord) -> pd.DataFrame:
     """Return the trials that effects may be read from."""
     results = record.results
-    chosen = results["even"] | results["anchor"].notna() | (results["phase"] == "finalist")
-    return results[chosen & np.isfinite(results["wer"].astype(float))]
+    return results[np.isfinite(results["wer"].astype(float))]
 
 
 def read_landscape(
@@ -170,11 +170,11 @@ def read_landscape(
     least = max(FEWEST, len(axes))
     if len(wers) < least:
         return (
-            f"Effects are estimated from {least} finished explore trials or more, one for each "
+            f"Effects are estimated from {least} finished trials or more, one for each "
             f"thing that is searched; there {'is' if len(wers) == 1 else 'are'} {len(wers)}."
         )
     if np.ptp(wers) == 0:
-        return "All explore trials have the same WER, so there is no effect to estimate."
+        return "All finished trials have the same WER, so there is no effect to estimate."
     surrogate = Surrogate.fit(units, wers, floor=_half_a_word(record), seed=seed)
     places = _shapes(questions, seed)
     nuisance = _tuned(surrogate, places, len(axes) - len(questions))
@@ -264,8 +264,3 @@ def _values(axes: list[Axis], places: Array) -> Array:
         else:
             columns.append(np.array([axis.value(p) for p in place]))
     return np.array(columns).T.reshape(len(places), len(axes))
-
-
-def basis_sentence(landscape: Landscape) -> str:
-    """Say what the effects are read from."""
-    return f"{counted(landscape.trials, 'trial')} of the even sample, anchors and finalists"

@@ -6,8 +6,8 @@
 The trial with the lowest WER is often a lucky one, and with many trials nearly always: taking it
 costs more than asking the surrogate (`benchmarks/results/calibration.md` has both). So candidates
 are ordered by what all finished trials together make one expect of them: first the best shape of
-the whole space, trained or not, then the trained configurations. Trials of the refine phase count
-here, unlike in effects: they are where it matters, and luck is evened out by the second training.
+the whole space, trained or not, then the trained configurations. Finalists
+of an earlier choice do not count, so that asking again gives the same answer.
 """
 
 from __future__ import annotations

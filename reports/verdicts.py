@@ -99,7 +99,7 @@ class Verdict:
     cheapest_seconds: float | None = None
     """Of the values that are as good, the one that trains in the least time."""
     needed: int | None = None
-    """About how many explore trials would decide it; None where it is settled or out of reach."""
+    """About how many finished trials would decide it; None where it is settled or out of reach."""
 
     @property
     def as_good(self) -> tuple[float, ...]:

@@ -77,7 +77,7 @@ def test_a_study_without_trials_answers_nothing_and_says_why(record: StudyRecord
 def test_equal_wers_have_no_effect_to_estimate(record: StudyRecord) -> None:
     equal = replace(record, trials=record.trials.assign(wer=0.5))
     assert read_landscape(equal) == (
-        "All explore trials have the same WER, so there is no effect to estimate."
+        "All finished trials have the same WER, so there is no effect to estimate."
     )
 
 
@@ -97,11 +97,15 @@ def test_a_question_with_one_value_is_not_asked(record: StudyRecord) -> None:
     assert found["encoder_layers"].recommended == 4
 
 
-def test_refine_trials_do_not_move_the_effects(record: StudyRecord, landscape: Landscape) -> None:
-    trials = record.trials[record.trials["phase"] != "refine"]
-    other = read_landscape(replace(record, trials=trials))
-    assert isinstance(other, Landscape)
-    np.testing.assert_array_equal(landscape.draws, other.draws)
+def test_pruned_trials_do_not_move_the_effects(record: StudyRecord) -> None:
+    last = record.trials.index[-1]
+    pruned = record.trials.copy()
+    pruned.loc[last, ["outcome", "result", "wer"]] = ["pruned", False, 0.01]
+    with_it = read_landscape(replace(record, trials=pruned))
+    without = read_landscape(replace(record, trials=record.trials.drop(index=last)))
+    assert isinstance(with_it, Landscape)
+    assert isinstance(without, Landscape)
+    np.testing.assert_array_equal(with_it.draws, without.draws)
 
 
 def test_planted_effects_are_found(answered: dict[str, Verdict]) -> None:
