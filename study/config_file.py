@@ -173,6 +173,8 @@ def _sentences(
 def _intended(path: str) -> str:
     """The known key that an unknown one may mean: the same name elsewhere, or a similar one."""
     keys = known_keys()
+    if path in keys:
+        return ", only another kind has it"
     name = path.rpartition(".")[2]
     elsewhere = [key for key in keys if key.rpartition(".")[2] == name and key != path]
     if elsewhere and not elsewhere[0].startswith("search."):

@@ -2,7 +2,8 @@
 
 A corpus kind is a frozen dataclass with its settings and one method, `read`, that
 returns the utterances of each split. To add one, write it in a file of its own and
-add a line to `study/data/registry.py`.
+add a line to `study/data/registry.py`; one that is described by files derives from
+`study.data.listing.FolderCorpus`, which reads them line by line and collects what is wrong.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Utterance:
     id: str
     """Unique within its corpus."""
     audio: Path
-    """A file that soundfile reads: wav, flac, ogg (vorbis or opus), mp3."""
+    """A file that soundfile reads: wav, flac, ogg (vorbis or opus), mp3; or see `headerless`."""
     text: str
     """The reference transcript: words separated by single spaces."""
     speaker: str | None = None
@@ -33,6 +34,14 @@ class Utterance:
     """Seconds, where the corpus states it; measured when the features are computed."""
     source: str = ""
     """Where the corpus mentions it (`train.jsonl:17`), for messages."""
+    start: float = 0.0
+    """Seconds into the file at which the utterance begins."""
+    end: float | None = None
+    """Seconds into the file at which it ends; None: where the file ends."""
+    channel: int | None = None
+    """Which channel of the file, from 0; None: the mean of all."""
+    headerless: int | None = None
+    """Hz, of a file that holds nothing but 16-bit little-endian samples of one channel."""
 
 
 @dataclass(frozen=True, kw_only=True)

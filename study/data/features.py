@@ -24,11 +24,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 import torch
 import torchaudio
 from torch import Tensor
 
+from study.data.audio import read_audio
 from study.data.config import FeatureConfig
 from study.data.corpus import Utterance
 from study.files import replacing
@@ -93,15 +93,28 @@ class FeatureStore:
 
 
 def audio_fingerprint(utterances: list[Utterance]) -> str:
-    """A hash of the content of all audio files, in order; a missing one counts as such."""
+    """A hash of all speech, in order: the content of the files, and which part of them it is.
+
+    A missing file counts as such.
+    """
     digest = hashlib.blake2b(digest_size=16)
+    contents: dict[Path, bytes] = {}  # a long recording is read once, not once for each utterance
     for utterance in utterances:
-        try:
-            content = utterance.audio.read_bytes()
-        except OSError:
-            content = b"missing"
-        digest.update(hashlib.blake2b(content, digest_size=16).digest())
+        if utterance.audio not in contents:
+            contents[utterance.audio] = _content_hash(utterance.audio)
+        digest.update(contents[utterance.audio])
+        part = (utterance.start, utterance.end, utterance.channel, utterance.headerless)
+        if part != (0.0, None, None, None):
+            digest.update(json.dumps(part).encode())
     return digest.hexdigest()
+
+
+def _content_hash(file: Path) -> bytes:
+    try:
+        content = file.read_bytes()
+    except OSError:
+        content = b"missing"
+    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def open_features(
@@ -174,13 +187,13 @@ def _extract(
     log_mel = LogMel(config)
 
     def one(utterance: Utterance) -> npt.NDArray[np.float16] | str:
-        signal = read_audio(utterance.audio)
+        signal = read_audio(utterance)
         if isinstance(signal, str):
             return signal
         samples, sample_rate = signal
         if len(samples) / sample_rate < config.window:
             return f"the audio is {len(samples) / sample_rate:.3f} s long, shorter than a window"
-        features = log_mel(samples, sample_rate)
+        features = log_mel(torch.from_numpy(samples), sample_rate)
         if not torch.isfinite(features).all():
             return "the audio has samples that are not finite numbers"
         return features.half().numpy()
@@ -193,17 +206,3 @@ def _extract(
                 yield from executor.map(one, utterances[start : start + 1024])
     finally:
         torch.set_num_threads(threads)
-
-
-def read_audio(file: Path) -> tuple[Tensor, int] | str:
-    """The samples `(N,)` of a file, its channels averaged, and its sample rate in Hz.
-
-    Returns a phrase that says what is wrong where the file cannot be read.
-    """
-    if not file.is_file():
-        return f"there is no audio file {file}"
-    try:
-        samples, sample_rate = soundfile.read(file, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
-        return f"the audio file {file} cannot be read ({error})"
-    return torch.from_numpy(samples.mean(axis=1)), int(sample_rate)

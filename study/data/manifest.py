@@ -5,29 +5,30 @@ optionally `speaker` and `duration` in seconds; other keys are ignored:
 
     {"id": "s1_001", "audio": "audio/s1_001.flac", "text": "turn the light on", "speaker": "s1"}
 
-Audio is anything that soundfile reads: wav, flac, ogg (vorbis or opus), mp3.
+Audio is anything that soundfile reads: wav, flac, ogg (vorbis or opus), mp3. Transcripts are kept
+as they are, but for the space between words.
 """
 
 from __future__ import annotations
 
-import json
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from study.data.corpus import SPLITS, Corpus, Utterance
-from study.errors import InputError
+from study.data.corpus import Utterance
+from study.data.listing import FolderCorpus, Listing, json_object, one_line
 
 
 @dataclass(frozen=True, kw_only=True)
-class ManifestCorpus(Corpus):
+class ManifestCorpus(FolderCorpus):
     """Where the three files lie."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     kind: Literal["manifest"] = "manifest"
-    folder: Path = Path()
-    """The corpus's folder, relative to the working directory."""
+    """Names this kind of corpus."""
     train: Path = Path("train.jsonl")
     """Relative to `folder`."""
     dev: Path = Path("dev.jsonl")
@@ -35,71 +36,31 @@ class ManifestCorpus(Corpus):
     test: Path = Path("test.jsonl")
     """Relative to `folder`."""
 
-    def read(self, cache: Path) -> dict[str, list[Utterance]]:
-        """The utterances of each split, in the order of the files.
-
-        Raises `InputError` naming every missing file, and every line that is not as described.
-        """
-        del cache
-        files = {split: self.folder / getattr(self, split) for split in SPLITS}
-        missing = [
-            f"corpus.{split}: there is no file {file}; "
-            "set corpus.folder to the folder of the corpus"
-            for split, file in files.items()
-            if not file.is_file()
-        ]
-        if missing:
-            raise InputError(missing)
-        faults: list[str] = []
-        splits = {split: _read(file, faults) for split, file in files.items()}
-        if faults:
-            raise InputError(faults)
-        return splits
-
-
-def _read(file: Path, faults: list[str]) -> list[Utterance]:
-    """The utterances of one file; what is wrong is appended to `faults`."""
-    utterances: list[Utterance] = []
-    places: dict[str, str] = {}
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        faults.append(f"{file}: cannot be read as UTF-8 text ({error})")
-        return []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        place = f"{file}:{number}"
-        fault = _fault(line)
-        if fault:
-            faults.append(f"{place}: {fault}")
-            continue
-        entry = json.loads(line)
-        if entry["id"] in places:
-            faults.append(f"{place}: id '{entry['id']}' stands already at {places[entry['id']]}")
-            continue
-        places[entry["id"]] = place
-        utterances.append(
-            Utterance(
-                id=entry["id"],
-                audio=file.parent / entry["audio"],
-                text=" ".join(entry["text"].split()),
-                speaker=entry.get("speaker"),
-                duration=entry.get("duration"),
-                source=place,
-            )
-        )
-    return utterances
+    def read_split(self, split: str, listing: Listing) -> Iterator[Utterance]:
+        """One utterance a line."""
+        file = self.folder / getattr(self, split)
+        for place, line in listing.lines(file, split):
+            entry = json_object(line)
+            fault = entry if isinstance(entry, str) else _fault(entry)
+            if fault is not None or isinstance(entry, str):
+                listing.fault(place, f"{fault}")
+                continue
+            audio = listing.audio(entry["audio"], file.parent, place)
+            if audio is not None:
+                yield from listing.accept(
+                    Utterance(
+                        id=entry["id"],
+                        audio=audio,
+                        text=one_line(entry["text"]),
+                        speaker=entry.get("speaker"),
+                        duration=entry.get("duration"),
+                        source=place,
+                    )
+                )
 
 
-def _fault(line: str) -> str | None:
-    """What is wrong with a line, in words; None if nothing."""
-    try:
-        entry: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        return f"not JSON: {error.msg} at column {error.colno}"
-    if not isinstance(entry, dict):
-        return "not a JSON object with the keys id, audio and text"
+def _fault(entry: dict[str, Any]) -> str | None:
+    """What is wrong with a line's object, in words; None if nothing."""
     absent = [key for key in ("id", "audio", "text") if key not in entry]
     if absent:
         return f"the key {' and '.join(absent)} is missing"
@@ -108,6 +69,6 @@ def _fault(line: str) -> str | None:
             return f"{key} is {entry[key]!r}, not a string"
     duration = entry.get("duration")
     number = isinstance(duration, int | float) and not isinstance(duration, bool)
-    if duration is not None and not (number and duration > 0):
+    if duration is not None and not (number and 0 < duration < math.inf):
         return f"duration is {duration!r}, not a positive number of seconds"
     return None
