@@ -92,7 +92,7 @@ def _sentence(verdict: Verdict) -> str:
         return f"All values lie within {within} of WER of one another (95 % sure)."
     if verdict.verdict == "undecided":
         if len(verdict.as_good) == len(verdict.effects):
-            start = f"No value can be told from {best}, which looks best by a little."
+            start = f"{best} looks best, but no other value is shown to be worse."
         else:
             start = f"{best} looks best, and only {listed(_worse(verdict))} worse for sure."
         return f"{start} {gain}"
@@ -114,7 +114,8 @@ def _gain(verdict: Verdict) -> str:
         return ""
     worst = number(verdict.worst)
     told = f"{signed(low)} to {signed(high)}"
-    return f"{worst} costs {points(gain, 1)} of WER more (95 %: {told})."
+    verb = "seems to cost" if verdict.verdict == "undecided" else "costs"
+    return f"{worst} {verb} {points(gain, 1)} of WER more (95 %: {told})."
 
 
 def _advice(verdict: Verdict) -> str:
@@ -125,14 +126,21 @@ def _advice(verdict: Verdict) -> str:
         return f"Widen the range: try values {end} {number(verdict.recommended)}."
     said = []
     cheapest = verdict.cheapest_parameters
-    if len(verdict.as_good) > 1 and cheapest is not None and cheapest != verdict.recommended:
+    settled = verdict.verdict != "undecided"
+    if (
+        settled
+        and len(verdict.as_good) > 1
+        and cheapest is not None
+        and cheapest != verdict.recommended
+    ):
         fewest = f"{number(cheapest)} has the fewest weights"
         if verdict.cheapest_seconds == cheapest:
             fewest += " and trains fastest"
         said.append(f"Of those that do as well, {fewest}.")
     if verdict.verdict in ("undecided", "leaning"):
         if verdict.needed is not None:
-            said.append(f"About {counted(verdict.needed, 'finished trial')} would decide it.")
+            outcome = "show whether it matters" if verdict.verdict == "undecided" else "decide it"
+            said.append(f"About {counted(verdict.needed, 'finished trial')} would {outcome}.")
         elif verdict.verdict == "undecided":
             said.append("The difference is too small for any affordable number of trials.")
     return " ".join(said)

@@ -172,7 +172,13 @@ def _answer(
         worst=values[worst],
         cheapest_parameters=_cheapest(record, question.name, good, "parameters"),
         cheapest_seconds=_cheapest(record, question.name, good, "train_seconds"),
-        needed=_needed(landscape, behind, others, margin, verdict),
+        needed=_needed(
+            landscape,
+            behind,
+            np.arange(len(values)) == worst if not clear else others,
+            margin,
+            verdict,
+        ),
     )
 
 
@@ -205,9 +211,12 @@ def _cheapest(record: StudyRecord, name: str, values: list[float], column: str) 
 
 
 def _needed(
-    landscape: Landscape, behind: Array, others: Array, margin: float, verdict: str
+    landscape: Landscape, behind: Array, rivals: Array, margin: float, verdict: str
 ) -> int | None:
-    """Estimate the trials with which the closest rival would be told apart.
+    """Estimate the trials with which the closest of the rivals would be told apart.
+
+    Where even the worst value is not shown to be worse, it is the rival, so that the question would
+    have an answer at all.
 
     The standard deviation of a difference falls about with the square root of the trials; twice of
     it should fit between the difference and the margin. Rivals closer than the margin do not count:
@@ -215,7 +224,7 @@ def _needed(
     """
     if verdict not in ("undecided", "leaning"):
         return None
-    gaps, deviations = behind[:, others].mean(axis=0), behind[:, others].std(axis=0)
+    gaps, deviations = behind[:, rivals].mean(axis=0), behind[:, rivals].std(axis=0)
     real = gaps > 2 * margin
     if not real.any():
         return None

@@ -100,7 +100,8 @@ def test_a_question_with_one_value_is_not_asked(record: StudyRecord) -> None:
 def test_pruned_trials_do_not_move_the_effects(record: StudyRecord) -> None:
     last = record.trials.index[-1]
     pruned = record.trials.copy()
-    pruned.loc[last, ["outcome", "result", "wer"]] = ["pruned", False, 0.01]
+    for column, value in (("outcome", "pruned"), ("result", False), ("wer", 0.01)):
+        pruned[column] = pruned[column].where(pruned.index != last, value)
     with_it = read_landscape(replace(record, trials=pruned))
     without = read_landscape(replace(record, trials=record.trials.drop(index=last)))
     assert isinstance(with_it, Landscape)
