@@ -21,6 +21,8 @@ from optuna.trial import TrialState
 
 from model.config import SHAPE
 from study import __main__
+from study.config_file import load
+from study.storage import create_study
 from tests.speech import read_manifest, write_corpus, write_manifest
 from tests.study.training.test_scoring import needs_sclite, sclite
 
@@ -165,6 +167,33 @@ def test_the_report_is_written_again(
     assert code == 0
     assert page.is_file()
     assert "The winner is" in output
+
+
+def test_studies_are_compared_on_one_page(
+    finished: Finished, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    copy = tmp_path / "tiny.yaml"
+    copy.write_text((ROOT / TINY).read_text() + f"\nruns: {finished.runs}\n")
+    code, output, _ = _main(
+        monkeypatch, capsys, "compare", f"{copy}", f"{copy}", "--to", f"{tmp_path}/page"
+    )
+    assert code == 0
+    assert "index.html" in output
+    assert "Do the answers agree?" in (tmp_path / "page" / "index.html").read_text()
+    code, _, errors = _main(monkeypatch, capsys, "compare", f"{copy}")
+    assert code == 2
+    assert "two studies or more" in errors
+
+
+def test_finalists_wait_for_the_end_of_the_search(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = load(ROOT / TINY, [f"runs={tmp_path}"])
+    create_study(config, {"corpus": {"fingerprint": "none"}})
+    code, _, errors = _main(monkeypatch, capsys, "finalists", TINY, "-o", f"runs={tmp_path}")
+    assert code == 2
+    assert "the search of the study 'tiny' is not over" in errors
 
 
 def test_check_says_what_a_study_will_do_and_trains_nothing(
