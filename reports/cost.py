@@ -1,4 +1,4 @@
-"""What a low WER costs: WER against the number of weights and against training time.
+"""What a low WER costs: in weights, in computation, in training time and in decoding time.
 
 The frontier holds the results that no other beats in both: everything else is dominated. It is
 made of one-seed results, so a neighbour of the frontier may belong on it.
@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from reports.effects import KINDS, kind_of
 from reports.style import INK, PAPER, Panel, log_ticks, place_labels, slug
-from reports.wording import count, duration, percent
+from reports.wording import count, duration, number, percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,16 +46,33 @@ class Cost:
     """Round values of the unit; decimal ones where empty."""
 
 
+def brief_seconds(seconds: float) -> str:
+    """Return seconds that may be thousandths: 12 ms, 1.5 s."""
+    return f"{number(1000 * seconds)} ms" if seconds < 1 else f"{number(seconds)} s"
+
+
 _HOURS = tuple(3600 * hours for hours in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000))
 
 COSTS = (
     Cost(column="parameters", label="parameters", title="WER against parameters", read=count),
+    Cost(
+        column="flops_per_second",
+        label="FLOPs per second of audio",
+        title="WER against computation",
+        read=count,
+    ),
     Cost(
         column="train_seconds",
         label="training time",
         title="WER against training time",
         read=duration,
         ticks=(1, 2, 5, 10, 20, 30, 60, 120, 180, 300, 600, 1200, 1800, *_HOURS),
+    ),
+    Cost(
+        column="real_time_factor",
+        label="decoding time per second of audio",
+        title="WER against decoding time",
+        read=brief_seconds,
     ),
 )
 

@@ -1,11 +1,14 @@
 """Learning curves: how WER and dev loss fell while each trial trained.
 
 The best few are named; curves that still fall at their end say that the budget, not the shape,
-may have decided.
+may have decided. How fast they still fall is told per doubling of the training:
+
+    falls = falls_data(record)          # one row per explore result: number, fall, parameters
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +18,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from reports.style import LINES, MUTED, Panel, log_ticks, slug
+from reports.trials import number_or_none
 from reports.wording import counted, number, percent
 
 if TYPE_CHECKING:
@@ -87,6 +91,35 @@ def _role_of(outcome: str) -> str:
     if outcome == "pruned":
         return "pruned"
     return "other" if outcome in ("finished", "running") else "failed"
+
+
+def falls_data(record: StudyRecord, evaluations: int) -> pd.DataFrame:
+    """Return how fast WER still falls, per result of the explore phase: number, fall, parameters.
+
+    `fall` is the share of its WER that a network loses per doubling of the training, by a power
+    law through two evaluations: the last one before the learning rate decays, and the last one at
+    or before two thirds of that. The decay lowers WER by itself whether the budget is long or
+    short, and where the rate is near zero a curve is flat whether it has converged or not, so both
+    are left out. Where no two evaluations lie on the plateau, it is read from the last of all.
+    The result has no rows where there are fewer than two evaluations.
+    """
+    training = record.config.get("training")
+    decay = number_or_none(training.get("decay")) if isinstance(training, dict) else None
+    last = int((1 - (decay or 0.0)) * evaluations + 1e-9)
+    last = last if last >= 2 else evaluations
+    first = max(1, int(last / 1.5))
+    even = record.results[record.results["even"]]
+    wers = record.curves[record.curves["number"].isin(even["number"])]
+    wers = wers[np.isfinite(wers["wer"]) & (wers["wer"] > 0)]
+    table = wers.pivot_table(index="number", columns="evaluation", values="wer", aggfunc="last")
+    columns = ["number", "fall", "parameters"]
+    if first >= last or not {first, last} <= set(table.columns):
+        return pd.DataFrame(columns=columns, dtype=float)
+    exponent = np.log(table[first] / table[last]) / math.log(last / first)
+    sizes = even.set_index("number")["parameters"]
+    found = pd.DataFrame({"fall": 1 - 2.0**-exponent}).dropna().reset_index()
+    known = sizes.reindex(found["number"]).to_numpy(dtype=float, na_value=np.nan)
+    return found.assign(parameters=known)[columns]
 
 
 def plot_curves(axes: Axes, data: CurveData) -> None:

@@ -22,10 +22,12 @@ from reports import ReportFiles, comparing, wording
 from reports.answer import Answer, answer_data, configuration_sentence
 from reports.answers import Answers, answers_data, as_json
 from reports.card import MARKS, MEANINGS, card_data
+from reports.checks import checks_data
 from reports.comparison import comparison_data, told
 from reports.cost import cost_panels
 from reports.curves import CurveData, curve_panels, curves_data
 from reports.effects import effect_panels
+from reports.equal_size import equal_size_data, equal_size_panels
 from reports.importance import FEWEST, RELIABLE, RESAMPLES, importance_data, importance_panels
 from reports.interactions import interaction_panels, interactions_data
 from reports.landscape import read_landscape
@@ -39,7 +41,7 @@ from reports.verdicts import VERDICTS, verdicts
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
-FIGURES = ("effects", "interactions", "importance", "cost", "curves")
+FIGURES = ("effects", "interactions", "importance", "cost", "equal-size", "curves", "checks")
 """Every figure's name, in the order of the page; each is a file `figures/<name>.svg` and `.png`."""
 
 GROUPS = {
@@ -71,12 +73,16 @@ def write_report(
     answered = verdicts(record, landscape)
     interactions = interactions_data(landscape)
     importance = importance_data(record)
+    checks = checks_data(record)
+    equal_size = equal_size_data(record)
     figures = {
         "effects": _Figure(panels=effect_panels(record, answered), columns=3),
         "interactions": _Figure(panels=interaction_panels(interactions), columns=1),
         "importance": _Figure(panels=importance_panels(importance), columns=2),
         "cost": _Figure(panels=cost_panels(record), columns=2),
+        "equal-size": _Figure(panels=equal_size_panels(equal_size), columns=3),
         "curves": _Figure(panels=curve_panels(record), columns=2),
+        "checks": _Figure(panels=list(checks.panels), columns=2),
     }
     content = {
         **_headline(record, answer),
@@ -94,6 +100,9 @@ def write_report(
         "figures": figures,
         "devices": sorted(set(record.results["device"].dropna())),
         **_trials(record),
+        "checks": checks,
+        "equal_size": equal_size,
+        "equal_size_panels": figures["equal-size"].panels,
         "comparison": comparison_data(record.finals, trials_folder),
         "recognition": recognition_data(trials_folder, answer.best.number if answer.best else None),
         **_provenance(record),
@@ -307,8 +316,11 @@ def _write(
 
 
 def _style() -> Markup:
-    sheet = resources.files("reports").joinpath("style.css").read_text(encoding="utf-8")
-    return Markup(sheet)  # noqa: S704 - our own style sheet
+    sheets = [
+        resources.files("reports").joinpath(name).read_text(encoding="utf-8")
+        for name in ("style.css", "checks.css")
+    ]
+    return Markup("\n".join(sheets))  # noqa: S704 - our own style sheets
 
 
 def _safe_svg(panel: Panel) -> Markup:

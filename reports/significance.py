@@ -5,9 +5,11 @@
     test = mapsswe(segments_a, segments_b)
 
 Utterances of one speaker stand or fall together, and so do those that one network decoded. The
-intervals here resample whole speakers (Bisani and Ney 2004, with speakers for utterances) and add
-the variance between seeds, so they say where the WER would lie with other speakers and another
-training. MAPSSWE is NIST's matched-pairs test on sentence segments (Gillick and Cox 1989), as in
+intervals here hold the variance of resampling whole speakers (Bisani and Ney 2004, with speakers
+for utterances) and the variance between seeds, so they say where the WER would lie with other
+speakers and another training. The first is the bootstrap's in closed form: that of a ratio of two
+sums (Cochran 1977, section 6.3). Resampling a handful of seeds would understate the second.
+MAPSSWE is NIST's matched-pairs test on sentence segments (Gillick and Cox 1989), as in
 `sc_stats`. Several comparisons are corrected by Holm's procedure (1979).
 
     K seeds, U utterances
@@ -28,13 +30,11 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-RESAMPLES = 2000
-"""Bootstrap resamples of the speakers."""
-
+_ROUNDING = 1e-24  # squared, of a rate's own size
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """An estimate and its 95 % interval, as fractions."""
+    """An estimate and its interval, as fractions; without end where nothing is known of it."""
 
     value: float
     low: float
@@ -55,20 +55,23 @@ class MatchedPairs:
     """Two-sided."""
 
 
-def error_rate_interval(errors: Array, words: Array, groups: Sequence[str]) -> Interval:
+def error_rate_interval(
+    errors: Array, words: Array, groups: Sequence[str], level: float = 0.95
+) -> Interval:
     """Return errors ÷ words with an interval over speakers and seeds.
 
     Args:
         errors: `(K, U)`: word errors of each seed's network in each utterance.
         words: `(U,)`: words of the references.
         groups: `(U,)`: what is resampled: speakers, or the utterances themselves.
+        level: How often such an interval holds the truth.
     """
     totals, sizes = _by_group(errors, words, groups)
-    return _interval(totals, sizes)
+    return _interval(totals, sizes, level)
 
 
 def paired_difference(
-    first: Array, second: Array, words: Array, groups: Sequence[str]
+    first: Array, second: Array, words: Array, groups: Sequence[str], level: float = 0.95
 ) -> tuple[Interval, float]:
     """Return the difference of two error rates, first minus second, and a two-sided p value.
 
@@ -79,25 +82,26 @@ def paired_difference(
     two, _ = _by_group(second, words, groups)
     difference = one.mean(axis=0) - two.mean(axis=0)
     value = float(difference.sum() / sizes.sum())
-    speakers = _resampled(difference[None], sizes)
-    variance, freedom = float(speakers.var()), _freedom(len(sizes))
-    parts = [(variance, freedom)]
+    parts = [_of_groups(difference, sizes)]
     parts += [_of_seeds(totals, sizes) for totals in (one, two) if len(totals) > 1]
     spread, combined = _combine(parts)
     if spread == 0:
-        return Interval(value=value, low=value, high=value), 1.0 if value == 0 else 0.0
-    reach = float(stats.t.ppf(0.975, combined)) * spread
+        # Signs that chance gave to the groups would agree this often; a t test would say never.
+        return Interval(value=value, low=value, high=value), (
+            1.0 if value == 0 else 2.0 ** (1 - len(sizes))
+        )
+    reach = float(stats.t.ppf((1 + level) / 2, combined)) * spread
     p = 2 * float(stats.t.sf(abs(value) / spread, combined))
     return Interval(value=value, low=value - reach, high=value + reach), p
 
 
-def _interval(totals: Array, sizes: Array) -> Interval:
+def _interval(totals: Array, sizes: Array, level: float) -> Interval:
     value = float(totals.mean(axis=0).sum() / sizes.sum())
-    parts = [(float(_resampled(totals.mean(axis=0)[None], sizes).var()), _freedom(len(sizes)))]
+    parts = [_of_groups(totals.mean(axis=0), sizes)]
     if len(totals) > 1:
         parts.append(_of_seeds(totals, sizes))
     spread, freedom = _combine(parts)
-    reach = float(stats.t.ppf(0.975, freedom)) * spread if spread > 0 else 0.0
+    reach = float(stats.t.ppf((1 + level) / 2, freedom)) * spread if spread > 0 else 0.0
     return Interval(value=value, low=max(0.0, value - reach), high=value + reach)
 
 
@@ -114,8 +118,19 @@ def _of_seeds(totals: Array, sizes: Array) -> tuple[float, float]:
     return max(float(rates.var(ddof=1)) - within, 0.0) / seeds, seeds - 1.0
 
 
-def _freedom(groups: int) -> float:
-    return max(1.0, groups - 1.0)
+def _of_groups(totals: Array, sizes: Array) -> tuple[float, float]:
+    """Return the variance of errors ÷ words that is due to the groups, and its freedom.
+
+    Of a single group it is not known, so it has no bound.
+    """
+    groups = len(sizes)
+    if groups < 2:
+        return math.inf, 1.0
+    rate = totals.sum() / sizes.sum()
+    residuals = totals - rate * sizes
+    variance = groups / (groups - 1) * float(residuals @ residuals) / float(sizes.sum()) ** 2
+    # What rounding leaves of residuals that are all zero is no variance.
+    return (variance if variance > _ROUNDING * (rate**2) else 0.0), groups - 1.0
 
 
 def _combine(parts: list[tuple[float, float]]) -> tuple[float, float]:
@@ -124,8 +139,8 @@ def _combine(parts: list[tuple[float, float]]) -> tuple[float, float]:
     They are Welch's and Satterthwaite's (1946): a variance from three seeds is itself uncertain.
     """
     total = sum(variance for variance, _ in parts)
-    if total <= 0:
-        return 0.0, 1.0
+    if total <= 0 or math.isinf(total):
+        return max(total, 0.0), 1.0
     freedom = total**2 / sum(variance**2 / freedom for variance, freedom in parts)
     return math.sqrt(total), max(1.0, freedom)
 
@@ -139,17 +154,6 @@ def _by_group(errors: Array, words: Array, groups: Sequence[str]) -> tuple[Array
         [np.bincount(index, weights=row, minlength=count).astype(float) for row in errors]
     )
     return totals, sizes
-
-
-def _resampled(totals: Array, sizes: Array) -> Array:
-    """Return `(RESAMPLES,)` error rates of groups that were drawn with replacement."""
-    rng = np.random.default_rng(0)
-    count = len(sizes)
-    # The bootstrap's variance is that of count − 1 groups where there are count of them.
-    weights = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
-    rates = (weights @ totals.mean(axis=0)) / np.maximum(weights @ sizes, 1e-12)
-    grow = math.sqrt(count / (count - 1)) if count > 1 else 1.0
-    return np.asarray(rates.mean() + grow * (rates - rates.mean()))
 
 
 Alignment = Sequence[tuple[str, str]]

@@ -1,0 +1,277 @@
+"""Whether what a study claims is larger than its noise: seeds, the size of dev, the winner's curse.
+
+    spread = seed_spread(record)        # pooled standard deviation between seeds, with its interval
+    checks = noise_checks(record)
+
+A trained network's WER is a reading with two errors: another seed gives another network, and
+another dev set gives another WER. Both are told in the units of the differences that matter.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy.stats import chi2, norm, t
+
+from reports.finals import PHASE
+from reports.questions import SIX
+from reports.trials import column_of
+from reports.trust import BAD, GOOD, LOOK, NOT_KNOWN, Check, graded
+from reports.wording import counted, percent, points
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from reports.finals import FinalistResult
+    from reports.record import StudyRecord
+
+SURE = 0.975
+"""Quantile of Student's t that a difference, in units of its standard error, must exceed."""
+
+DEV_LOOK = 1 / 3
+"""The standard error of a WER over the spread of the trials above which dev is rather small."""
+
+DEV_BAD = 1.0
+"""The same, above which dev is too small to tell trials apart."""
+
+_FEWEST = 4  # trials whose spread is worth a number
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedSpread:
+    """How far apart the seeds of one configuration lie."""
+
+    deviation: float
+    """Standard deviation of WER (a fraction), pooled over the configurations with several seeds."""
+    freedom: int
+    """Degrees of freedom: trainings less configurations."""
+    low: float
+    """Lower end of its 95 % interval, if WERs are normal."""
+    high: float
+    """Upper end."""
+    configurations: int
+    """Configurations that were trained with more than one seed."""
+
+    def margin(self, one: int, other: int) -> tuple[float, float]:
+        """Return the standard error of a difference of two means, and the difference that is sure.
+
+        `one` and `other` are the seeds behind either mean.
+        """
+        error = self.deviation * math.sqrt(1 / one + 1 / other)
+        return error, float(t.ppf(SURE, self.freedom)) * error
+
+
+def seed_spread(record: StudyRecord) -> SeedSpread | None:
+    """Pool the variance between seeds; None where no configuration was trained with two."""
+    results = record.results[np.isfinite(record.results["wer"].astype(float))]
+    columns = [name if name in SIX else column_of(name) for name in record.searched]
+    columns = list(dict.fromkeys([*SIX, *(name for name in columns if name in results)]))
+    table = pd.DataFrame({name: results[name].astype(float) for name in columns})
+    # Rows that agree in every column belong together; missing agrees with missing.
+    group = table.groupby(columns, dropna=False).ngroup().to_numpy()
+    wers = results["wer"].astype(float)
+    seeds = pd.Series([str(seed) for seed in results["seed"]], index=results.index)
+    several = seeds.groupby(group).transform("nunique") > 1
+    wers, group = wers[several], group[several.to_numpy()]
+    configurations = len(set(group))
+    freedom = len(wers) - configurations
+    if freedom < 1:
+        return None
+    squares = float(((wers - wers.groupby(group).transform("mean")) ** 2).sum())
+    return SeedSpread(
+        deviation=math.sqrt(squares / freedom),
+        freedom=freedom,
+        low=math.sqrt(squares / float(chi2.ppf(SURE, freedom))),
+        high=math.sqrt(squares / float(chi2.ppf(1 - SURE, freedom))),
+        configurations=configurations,
+    )
+
+
+def noise_checks(record: StudyRecord) -> list[Check]:
+    """Return the checks of seeds, of the size of dev, and of the winner."""
+    spread = seed_spread(record)
+    return [_seeds(record, spread), _dev(record), _winner(record, spread)]
+
+
+def _search(record: StudyRecord) -> pd.DataFrame:
+    results = record.results[record.results["phase"] != PHASE]
+    return pd.DataFrame(results[np.isfinite(results["wer"].astype(float))])
+
+
+def _seeds(record: StudyRecord, spread: SeedSpread | None) -> Check:
+    """Compare the lead of the best with what another seed would have changed."""
+
+    def check(status: str, text: str, remedy: str = "") -> Check:
+        title = "Differences against the spread between seeds"
+        return Check(id="seeds", title=title, status=status, text=text, remedy=remedy)
+
+    repeat = "Repeat the best and the anchors with several seeds (“finalists: {seeds: 3}” or more)."
+    if spread is None:
+        text = "No configuration was trained with two seeds, so what a seed changes is not known."
+        return check(NOT_KNOWN, text, repeat)
+    claim = _claim(record)
+    told = (
+        f"Between seeds of one configuration WER varies by {points(spread.deviation)} (standard "
+        f"deviation; 95 % interval {100 * spread.low:.2f} to {points(spread.high)}, from "
+        f"{counted(spread.configurations, 'configuration')})."
+    )
+    if claim is None:
+        return check(NOT_KNOWN, f"{told} There is nothing to compare the best trial with.", repeat)
+    name, lead, one, other = claim
+    error, sure = spread.margin(one, other)
+    status = GOOD if lead > sure else LOOK if lead > error else BAD
+    search = _search(record)["wer"].to_numpy(dtype=float)
+    alike = int((search <= search.min() + spread.margin(1, 1)[1]).sum()) if len(search) else 0
+    compared = "more than" if lead > sure else "not more than"
+    text = (
+        f"{told} The best is {points(lead)} better than {name}, {compared} the {points(sure)} that "
+        f"luck with seeds alone can make. {_alike(alike, len(search))}"
+    )
+    return check(status, text, "" if status == GOOD else repeat)
+
+
+def _alike(alike: int, trials: int) -> str:
+    if alike < 2:
+        return "No other trial of the search lies within that noise of the lowest."
+    return f"{alike:,} of {trials:,} trials of the search are within that noise of the lowest."
+
+
+def _claim(record: StudyRecord) -> tuple[str, float, int, int] | None:
+    """Return what the best is compared with, its lead, and the seeds behind either."""
+    search = _search(record)
+    if record.finals:
+        winner, *others = record.finals
+        rivals = [item for item in others if item.anchor]
+        if rivals and not winner.anchor:
+            rival = rivals[0]
+            lead = rival.dev_wer - winner.dev_wer
+            return f"the anchor {rival.anchor}", lead, winner.seeds, rival.seeds
+        if not len(search):
+            return None
+        lead = float(search["wer"].median()) - winner.dev_wer
+        return "the median of the search", lead, winner.seeds, len(search)
+    if len(search) < 2 or record.best is None:
+        return None
+    best, anchors = record.best, search[search["anchor"].notna()]
+    if len(anchors) and not isinstance(best["anchor"], str):
+        medians = anchors.groupby("anchor")["wer"].median().astype(float)
+        name = str(medians.idxmin())
+        seeds = int((anchors["anchor"] == name).sum())
+        return f"the anchor {name}", float(medians.min()) - float(best["wer"]), 1, seeds
+    lead = float(search["wer"].median()) - float(best["wer"])
+    return "the median of the search", lead, 1, len(search)
+
+
+def _dev(record: StudyRecord) -> Check:
+    """Compare the standard error of a WER with the spread of the trials.
+
+    Errors are counted as if they were independent, so a WER w of n words has the standard error
+    √(w / n): nearly the binomial one where w is small, and defined where w is above 100 %.
+    Errors come in clusters, so it is rather larger; trials share their dev set, so between
+    them it is rather smaller.
+    """
+
+    def check(status: str, text: str, remedy: str = "") -> Check:
+        return Check(id="dev_size", title="Size of dev", status=status, text=text, remedy=remedy)
+
+    splits = record.corpus.get("splits")
+    dev = splits.get("dev") if isinstance(splits, dict) else None
+    words = dev.get("words") if isinstance(dev, dict) else None
+    if isinstance(words, bool) or not isinstance(words, int) or words < 1:
+        return check(NOT_KNOWN, "The study did not store how many words dev has.")
+    one = f"Dev has {words:,} words, so one word moves a WER by {points(1 / words, 3)}."
+    rows = record.results[record.results["even"]]
+    wers = rows["wer"].to_numpy(dtype=float)
+    if len(wers) < _FEWEST:
+        text = (
+            f"{one} There are too few finished explore trials ({len(wers)}) to compare that with."
+        )
+        return check(NOT_KNOWN, text)
+    # Of the middle half: a few trials that hardly learned would make any dev look large enough.
+    spread = float(np.subtract(*np.quantile(wers, [0.75, 0.25]))) / (2 * float(norm.ppf(0.75)))
+    error = math.sqrt(max(float(np.median(wers)), 1 / words) / words)
+    told = (
+        f"{one} The WER of a typical trial has a standard error of about {points(error)} from that "
+        f"alone; trials differ by {points(spread)} (standard deviation of the middle half)."
+    )
+    if spread == 0:
+        return check(BAD, told, "Score on more speech, or search where trials differ.")
+    status = graded(error / spread, look=DEV_LOOK, bad=DEV_BAD)
+    wanted = math.ceil(words * (error / spread / DEV_LOOK) ** 2 / 100) * 100
+    remedy = f"Score on more speech: about {wanted:,} words would do." if status != GOOD else ""
+    return check(status, told, remedy)
+
+
+def _winner(record: StudyRecord, spread: SeedSpread | None) -> Check:
+    """Tell whether the lowest of many noisy readings was read again."""
+
+    def check(status: str, text: str, remedy: str = "") -> Check:
+        title = "Winner confirmed by fresh seeds"
+        return Check(id="winner", title=title, status=status, text=text, remedy=remedy)
+
+    search, finals = _search(record), record.finals
+    if not finals and len(search) < 2:
+        return check(NOT_KNOWN, f"There {_are(len(search))} to choose among.")
+    if not finals:
+        text = (
+            f"The best is the lowest of {len(search):,} single readings and was not trained again."
+        )
+        if spread is not None:
+            luck = spread.deviation * _expected_luck(len(search))
+            text += (
+                f" If all of them were equally good, the lowest would still lie {points(luck)} "
+                "below their mean by luck."
+            )
+        return check(LOOK, text, "Add finalists: the best configurations again, with fresh seeds.")
+    winner, others = finals[0], finals[1:]
+    story, held = _regression(finals, search)
+    text = (
+        f"The winner, {winner.label}, reaches {percent(winner.dev_wer)} on dev as the mean of "
+        f"{counted(winner.seeds, 'fresh seed')}.{story}"
+    )
+    status, remedy = GOOD, ""
+    if winner.seeds < 2:
+        status, remedy = LOOK, "Give the finalists more seeds: one is again a single reading."
+    if others and spread is not None and winner.seeds > 1:
+        sure = spread.margin(winner.seeds, others[0].seeds)[1]
+        lead = others[0].dev_wer - winner.dev_wer
+        clear = lead > sure
+        text += (
+            f" It leads the next, {others[0].label}, by {points(lead)}, "
+            f"{'more' if clear else 'less'} than the {points(sure)} that would be sure."
+        )
+        if not clear:
+            status = LOOK
+            remedy = "Take the cheaper of the two, or give the finalists more seeds."
+    if not held:
+        status, remedy = BAD, "Do not take the lowest trial of the search; search on from here."
+    return check(status, text, remedy)
+
+
+def _are(trials: int) -> str:
+    return "is one finished trial, so nothing" if trials == 1 else "are no finished trials"
+
+
+def _regression(finals: Sequence[FinalistResult], search: pd.DataFrame) -> tuple[str, bool]:
+    """Say how the lowest trial of the search fared with fresh seeds, and whether it still leads."""
+    if search.empty:
+        return "", True
+    lowest = search.sort_values(["wer", "number"]).iloc[0]
+    again = [item for item in finals if item.label == f"trial {lowest['number']}"]
+    if not again:
+        return "", True
+    before, after = float(lowest["wer"]), again[0].dev_wer
+    text = (
+        f" The lowest of the search, trial {lowest['number']}, had {percent(before)} there and has "
+        f"{percent(after)} with fresh seeds."
+    )
+    return text, len(search) < _FEWEST or after < float(search["wer"].median())
+
+
+def _expected_luck(trials: int) -> float:
+    """Return how far the lowest of so many normal readings lies below their mean (Blom 1958)."""
+    return -float(norm.ppf((1 - 0.375) / (trials + 0.25)))
