@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _ROUNDING = 1e-24  # squared, of a rate's own size
 
+
 @dataclass(frozen=True, kw_only=True)
 class Interval:
     """An estimate and its interval, as fractions; without end where nothing is known of it."""
