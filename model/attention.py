@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model.dropout import Dropout
+
 
 def hidden(may_look: Tensor) -> Tensor:
     """A mask to add to scores: 0 where a query may look at a key, minus infinity elsewhere."""
@@ -73,7 +75,7 @@ class MultiHeadAttention(nn.Module):
         self.query = nn.Linear(dim, dim)
         self.key_value = nn.Linear(dim, 2 * dim)
         self.output = nn.Linear(dim, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def project_memory(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of what is attended to: `(B, S, D)` -> twice `(B, H, S, K)`."""
@@ -100,7 +102,7 @@ class SelfAttention(nn.Module):
         self.heads = heads
         self.query_key_value = nn.Linear(dim, 3 * dim)
         self.output = nn.Linear(dim, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, positions: None = None, mask: Tensor | None = None) -> Tensor:
         """x `(B, T, D)`, mask `(B, 1, 1, T)` -> `(B, T, D)`."""
@@ -127,7 +129,7 @@ class RelativeAttention(nn.Module):
         self.content_bias = nn.Parameter(torch.empty(heads, dim // heads))  # u in the paper
         self.position_bias = nn.Parameter(torch.empty(heads, dim // heads))  # v in the paper
         self.output = nn.Linear(dim, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         nn.init.xavier_uniform_(self.content_bias)
         nn.init.xavier_uniform_(self.position_bias)
 
@@ -177,7 +179,7 @@ class ClippedAttention(nn.Module):
         self.key_distance = nn.Parameter(torch.empty(2 * clip + 1, dim // heads))  # a^K, by j - i
         self.value_distance = nn.Parameter(torch.empty(2 * clip + 1, dim // heads))  # a^V
         self.output = nn.Linear(dim, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         nn.init.xavier_uniform_(self.key_distance)
         nn.init.xavier_uniform_(self.value_distance)
 

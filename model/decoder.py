@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from model.attention import KeyValue, MultiHeadAttention, hidden
 from model.config import NetworkConfig
+from model.dropout import Dropout
 from model.encoder import LAYER_NORM_EPS, FeedForward, valid_frames
 from model.positions import AbsolutePositions
 
@@ -37,7 +38,7 @@ class DecoderLayer(nn.Module):
         self.source_attention = MultiHeadAttention(dim, heads, config.attention_dropout)
         self.norm_feed_forward = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
         self.feed_forward = FeedForward(dim, hidden, nn.ReLU(), config.dropout)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(
         self,
@@ -75,7 +76,7 @@ class AttentionDecoder(nn.Module):
         if config.embedding_init == "scaled":
             nn.init.normal_(self.embedding.weight, std=dim**-0.5)
         self.positions = AbsolutePositions(dim)
-        self.dropout = nn.Dropout(config.positional_dropout)
+        self.dropout = Dropout(config.positional_dropout)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
         self.norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
         self.output = nn.Linear(dim, vocabulary)

@@ -34,6 +34,7 @@ from torchaudio.functional import rnnt_loss
 
 from model.config import NetworkConfig
 from model.ctc import BLANK
+from model.dropout import Dropout
 
 SLICE_VALUES = 2**26
 """Most values in any one tensor of the joint network while it trains: 256 MiB of float32.
@@ -69,7 +70,7 @@ class PredictionNetwork(nn.Module):
         self.embedding = nn.Embedding(vocabulary, dim, padding_idx=BLANK)
         between = config.dropout if layers > 1 else 0.0
         self.lstm = nn.LSTM(dim, dim, layers, batch_first=True, dropout=between)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """tokens `(B, U)` -> `(B, U, D)`, and the state after them."""
