@@ -72,6 +72,9 @@ class NetworkConfig:
     """Frames beyond which `clipped` positions tell distances no longer apart."""
     macaron: bool = True
     """A half-step feed-forward module before and after attention and convolution."""
+    batch_norm: Literal["valid", "espnet"] = "valid"
+    """Frames whose mean and variance BatchNorm takes in training. `valid`: those of utterances, so
+    that padding changes nothing. `espnet`: padding too, as in ESPnet; for comparing with it."""
     dropout: Probability = 0.1
     """Dropout inside and after each module of encoder and decoder."""
     attention_dropout: Probability = 0.1

@@ -2,7 +2,8 @@
 
 Gulati et al. 2020, section 2.2; ESPnet's `ConvolutionModule` from release 202610 on, which sets
 padded frames to zero before the depthwise convolution. Here BatchNorm does not see them either, so
-that its statistics do not depend on how utterances were put together into a batch.
+that its statistics do not depend on how utterances were put together into a batch; ESPnet's does,
+and `batch_norm: espnet` repeats that.
 
 Shapes: `B` batch, `T` frames, `D` encoder_dim.
 """
@@ -32,9 +33,9 @@ class MaskedBatchNorm(nn.Module):
         """x `(B, T, D)`, valid `(B, T, 1)` of 1 and 0, or None where all frames are -> `(B, T, D)`.
 
         In training, statistics come from the valid frames, and what is returned for the others is
-        finite but meaningless.
+        finite but meaningless. A single frame has no variance: it is normalised as in evaluation.
         """
-        if not self.training:
+        if not self.training or x.shape[0] * x.shape[1] == 1:
             scale = self.weight * torch.rsqrt(self.running_var + self.eps)
             return x * scale + (self.bias - self.running_mean * scale)
         if valid is None:
@@ -67,8 +68,9 @@ class MaskedBatchNorm(nn.Module):
 class ConvolutionModule(nn.Module):
     """Pointwise, gate, depthwise, BatchNorm, swish, pointwise."""
 
-    def __init__(self, dim: int, kernel_size: int) -> None:
+    def __init__(self, dim: int, kernel_size: int, *, count_padding: bool = False) -> None:
         super().__init__()
+        self.count_padding = count_padding
         self.pointwise_in = nn.Linear(dim, 2 * dim)
         self.depthwise = nn.Conv1d(
             dim, dim, kernel_size, padding=(kernel_size - 1) // 2, groups=dim
@@ -82,7 +84,7 @@ class ConvolutionModule(nn.Module):
         if valid is not None:
             x = x * valid
         x = self._depthwise(x)
-        x = functional.silu(self.norm(x, valid))
+        x = functional.silu(self.norm(x, None if self.count_padding else valid))
         return self.pointwise_out(x)
 
     def _depthwise(self, x: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from model.attention import (
 )
 from model.config import NetworkConfig
 from model.convolution import ConvolutionModule
+from model.dropout import Dropout
 from model.positions import AbsolutePositions, LegacyRelativePositions, RelativePositions
 from model.subsampling import Conv2dSubsampling, subsampled_length
 
@@ -77,7 +78,7 @@ class FeedForward(nn.Sequential):
 
     def __init__(self, dim: int, hidden: int, activation: nn.Module, dropout: float) -> None:
         super().__init__(
-            nn.Linear(dim, hidden), activation, nn.Dropout(dropout), nn.Linear(hidden, dim)
+            nn.Linear(dim, hidden), activation, Dropout(dropout), nn.Linear(hidden, dim)
         )
 
 
@@ -95,11 +96,13 @@ class ConformerBlock(nn.Module):
         self.norm_attention = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
         self.attention = POSITIONS[config.position].attention(config)
         self.norm_convolution = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
-        self.convolution = ConvolutionModule(dim, config.conv_kernel_size)
+        self.convolution = ConvolutionModule(
+            dim, config.conv_kernel_size, count_padding=config.batch_norm == "espnet"
+        )
         self.norm_feed_forward = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
         self.feed_forward = FeedForward(dim, hidden, nn.SiLU(), config.dropout)
         self.norm_final = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.stochastic_depth = config.stochastic_depth
 
     def forward(
@@ -136,7 +139,7 @@ class ConformerEncoder(nn.Module):
         position = POSITIONS[config.position]
         self.added = position.added(dim) if position.added else None
         self.attended = position.attended(dim) if position.attended else None
-        self.dropout = nn.Dropout(config.positional_dropout)
+        self.dropout = Dropout(config.positional_dropout)
         self.blocks = nn.ModuleList(ConformerBlock(config) for _ in range(config.encoder_layers))
         self.norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
 

@@ -257,7 +257,7 @@ def inexpressible(network: NetworkConfig) -> Iterator[str]:
         "decoder_dim", "decoder", "decoder_heads", "encoder_feed_forward_ratio",
         "decoder_feed_forward_ratio", "subsampling_channels", "position", "macaron", "dropout",
         "attention_dropout", "positional_dropout", "stochastic_depth", "ctc_weight",
-        "label_smoothing",
+        "label_smoothing", "batch_norm",
     }  # fmt: skip
     for field in fields(network):
         value = getattr(network, field.name)

@@ -40,6 +40,7 @@ KNOBS: dict[str, list[tuple[dict[str, Any], Any]]] = {
     "position": [({}, kind) for kind in ("legacy_rel_pos", "clipped", "absolute")],
     "position_clip": [({"position": "clipped"}, 3)],
     "macaron": [({}, False)],
+    "batch_norm": [({}, "espnet")],
     "dropout": [({}, 0.3), ({"decoder": "transducer"}, 0.3)],
     "attention_dropout": [({}, 0.3), ({"position": "clipped"}, 0.3)],
     "positional_dropout": [({}, 0.3), ({"position": "absolute"}, 0.3)],

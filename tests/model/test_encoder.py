@@ -41,6 +41,31 @@ def test_front_block_makes_as_many_frames_as_the_formula_says(frames: int) -> No
     assert front(torch.randn(1, frames, 20)).shape[1] == subsampled_length(frames)
 
 
+@pytest.mark.parametrize("frames", [7, 8, 21, 40])
+def test_the_front_block_of_the_cpu_is_two_convolutions_and_so_are_its_gradients(
+    frames: int,
+) -> None:
+    torch.manual_seed(0)
+    front = Conv2dSubsampling(mels=15, channels=5, dim=8).double()
+    features = torch.randn(3, frames, 15).double()
+    x = front.convolutions(features.unsqueeze(1))  # (B, C, T', F')
+    expected = front.linear(x.transpose(1, 2).flatten(2))
+    output = front(features)
+    torch.testing.assert_close(output, expected, atol=1e-12, rtol=0)
+    weights = torch.randn_like(expected)
+    gradients = torch.autograd.grad((output * weights).sum(), list(front.parameters()))
+    wanted = torch.autograd.grad((expected * weights).sum(), list(front.parameters()))
+    for gradient, parameter in zip(gradients, wanted, strict=True):
+        torch.testing.assert_close(gradient, parameter, atol=1e-11, rtol=0)
+
+
+def test_features_that_need_a_gradient_get_one() -> None:
+    features = torch.randn(1, 30, 15, requires_grad=True)
+    Conv2dSubsampling(mels=15, channels=5, dim=8)(features).sum().backward()
+    assert features.grad is not None
+    assert features.grad.abs().sum() > 0
+
+
 @pytest.mark.parametrize("kernel", [3, 5, 31])
 @pytest.mark.parametrize("macaron", [True, False])
 def test_an_utterance_alone_and_in_a_batch_gives_the_same(kernel: int, macaron: bool) -> None:

@@ -15,6 +15,7 @@ from model.counting import cost
 from model.ctc import CTC, shortest_alignment
 from model.decoder import AttentionDecoder
 from model.recogniser import Recogniser
+from model.subsampling import SHORTEST
 from tests.model.test_encoder import SMALL
 
 VOCABULARY = 11
@@ -219,3 +220,28 @@ def test_scaled_embeddings_have_unit_variance_after_scaling() -> None:
     config = dataclasses.replace(SMALL, embedding_init="scaled")
     decoder = AttentionDecoder(config, vocabulary=5000)
     assert math.isclose((decoder.embedding.weight * decoder.scale).std().item(), 1.0, rel_tol=0.02)
+
+
+@pytest.mark.parametrize("decoder", ["attention", "transducer"])
+@pytest.mark.parametrize("position", ["rel_pos", "legacy_rel_pos", "clipped", "absolute"])
+@pytest.mark.parametrize("frames", [SHORTEST, 2 * SHORTEST])
+def test_one_short_utterance_of_one_token_is_trained_and_transcribed(
+    decoder: Any, position: Any, frames: int
+) -> None:
+    torch.manual_seed(0)
+    config = dataclasses.replace(
+        SMALL, decoder=decoder, position=position, conv_kernel_size=31, dropout=0.1, joint_dim=8
+    )
+    recogniser = Recogniser(config, mels=20, vocabulary=9)
+    features, lengths = torch.randn(1, frames, 20), torch.tensor([frames])
+    token, one = torch.tensor([[4]]), torch.tensor([1])
+    optimiser = torch.optim.AdamW(recogniser.parameters(), lr=3e-2)
+    for ragged in (True, False, *[True] * 40):
+        losses = recogniser.train()(features, lengths, token, one, ragged=ragged)
+        optimiser.zero_grad()
+        losses.total.backward()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in recogniser.parameters())
+        optimiser.step()
+    recogniser.eval()
+    memory, lengths = recogniser.encode(features, lengths)
+    assert recogniser.transcribe(memory, lengths).decoder == [[4]]
