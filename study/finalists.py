@@ -71,7 +71,8 @@ def select(config: StudyConfig, study: optuna.Study) -> list[Finalist]:
     ]
     taken = [finalist.parameters for finalist in anchors]
     best: list[Finalist] = []
-    for candidate in reports.candidates(study._storage, config.name):
+    candidates = reports.candidates(study._storage, config.name) if finalists.top else []
+    for candidate in candidates:
         if len(best) == finalists.top:
             break
         parameters = {

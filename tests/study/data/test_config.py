@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +15,15 @@ from study.data.manifest import ManifestCorpus
 from study.data.tokens import learn_tokenizer
 from tests.speech import write_corpus
 
+FEATURES = {"mels": 40, "sample_rate": 8000, "window": 0.04, "hop": 0.02}
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("mels", 40), ("sample_rate", 8000), ("window", 0.04), ("hop", 0.02)],
-)
+
+@pytest.mark.parametrize(("name", "value"), FEATURES.items())
 def test_every_feature_setting_acts(name: str, value: Any) -> None:
     signal = torch.randn(16000, generator=torch.Generator().manual_seed(0))
     base = LogMel(FeatureConfig())(signal, 16000)
     changed = LogMel(FeatureConfig(**{name: value}))(signal, 16000)
     assert base.shape != changed.shape or not torch.equal(base, changed)
-
-
-def test_every_feature_setting_is_tried() -> None:
-    assert {field.name for field in fields(FeatureConfig)} == {
-        "mels",
-        "sample_rate",
-        "window",
-        "hop",
-    }
 
 
 def test_the_kind_and_the_number_of_tokens_act(tmp_path: Path) -> None:

@@ -224,26 +224,36 @@ def test_the_learning_rate_rises_stays_and_falls() -> None:
     assert {rate_scale(step, 10, warmup=0, decay=0) for step in range(10)} == {1.0}
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"learning_rate": 2e-3},
-        {"decoder_learning_rate_scale": 0.1},
-        {"weight_decay": 0.5},
-        {"warmup": 0.5},
-        {"decay": 0.7},
-        {"gradient_clip": 0.01},
-        {"batch_seconds": 1.2},
-        {"precision": "bfloat16"},
-        {"augmentation": AugmentationConfig(frequency_mask_width=5)},
-        {"augmentation": AugmentationConfig(frequency_mask_width=4, frequency_masks=1)},
-        {"augmentation": AugmentationConfig(frequency_mask_width=4, time_masks=1)},
-        {"augmentation": AugmentationConfig(frequency_mask_width=4, time_mask_share=0.5)},
-    ],
-    ids=str,
-)
+KNOBS: dict[str, Any] = {
+    # field -> another value
+    "budget.epochs": 8,
+    "budget.steps": 5,
+    "budget.flops": 1e9,
+    "evaluations": 2,
+    "batch_seconds": 1.2,
+    "learning_rate": 2e-3,
+    "decoder_learning_rate_scale": 0.1,
+    "weight_decay": 0.5,
+    "warmup": 0.5,
+    "decay": 0.7,
+    "gradient_clip": 0.01,
+    "precision": "bfloat16",
+    "augmentation.frequency_masks": 1,
+    "augmentation.frequency_mask_width": 5,
+    "augmentation.time_masks": 1,
+    "augmentation.time_mask_share": 0.5,
+}
+
+
+@pytest.mark.parametrize("name", KNOBS)
 def test_every_training_setting_acts(
-    dataset: Dataset, tmp_path: Path, baseline: list[Evaluation], change: dict[str, Any]
+    dataset: Dataset, tmp_path: Path, baseline: list[Evaluation], name: str
 ) -> None:
-    changed = _train(dataset, tmp_path, training=replace(TRAINING, **change))
+    section, _, inner = name.partition(".")
+    change: Any = KNOBS[name]
+    if section == "budget":
+        change = Budget(**{inner: change})
+    elif section == "augmentation":
+        change = replace(TRAINING.augmentation, **{inner: change})
+    changed = _train(dataset, tmp_path, training=replace(TRAINING, **{section: change}))
     assert changed[-1].train_loss != baseline[-1].train_loss
