@@ -1,4 +1,4 @@
-"""Everything that can be chosen about the network.
+"""Everything that can be chosen about the network, and about decoding with it.
 
 The first six fields are the questions of a study: the columns of Table 1 in the
 Conformer paper (Gulati et al. 2020, arXiv 2005.08100). The others stay fixed unless a
@@ -9,6 +9,7 @@ This file imports no torch, so that a configuration is read and refused quickly.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
@@ -91,6 +92,46 @@ class NetworkConfig:
     label_smoothing: Probability = 0.1
     """Probability mass that the attention loss takes from the label and spreads over the rest;
     `attention` only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How beam search looks for a transcript: the keys of ESPnet's decode configs.
+
+    The transducer takes `beam_size` alone; its other settings are 0.
+
+    Raises:
+        ValueError: with one sentence, where a value is out of range.
+    """
+
+    beam_size: int = 10
+    """Hypotheses that are kept at each step; at least 1."""
+    ctc_weight: float = 0.3
+    """Share of CTC in the score, from 0 to 1; the attention decoder has the rest."""
+    penalty: float = 0.0
+    """Added to the score for each token, the end of the sentence included: above 0, longer
+    transcripts win."""
+    maxlenratio: float = 0.0
+    """Most tokens. Above 0: per encoder frame; -1 or less: that many; 0: one per frame, and the
+    search ends where longer hypotheses have become hopeless."""
+    minlenratio: float = 0.0
+    """Fewest tokens. Above 0: per encoder frame; -1 or less: that many. An utterance of which no
+    hypothesis is that long is searched again with 0.1 less, down to 0."""
+
+    def __post_init__(self) -> None:
+        if self.beam_size < 1:
+            raise ValueError(f"beam_size {self.beam_size} is below 1")
+        if not 0 <= self.ctc_weight <= 1:
+            raise ValueError(f"ctc_weight {self.ctc_weight:g} is not between 0 and 1")
+        if not math.isfinite(self.penalty):
+            raise ValueError(f"penalty {self.penalty:g} is not finite")
+        for name in ("maxlenratio", "minlenratio"):
+            value = getattr(self, name)
+            if not math.isfinite(value) or -1 < value < 0:
+                raise ValueError(
+                    f"{name} {value:g} is neither a ratio (0 or above) nor a number of tokens "
+                    "(-1 or below)"
+                )
 
 
 READERS = {

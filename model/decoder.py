@@ -48,12 +48,18 @@ class DecoderLayer(nn.Module):
         source: KeyValue,
         source_mask: Tensor | None,
     ) -> Tensor:
-        """x `(B, U, D)` -> `(B, U, D)`; `past` is extended by the keys and values of x."""
+        """x `(B, U, D)` -> `(B, U, D)`; `past` is extended by the keys and values of x.
+
+        With a token of K hypotheses for each utterance, x is `(B K, 1, D)` and source has B rows.
+        """
         y = self.norm_self(x)
         keys, values = past.extend(*self.self_attention.project_memory(y))
         x = x + self.dropout(self.self_attention(y, keys, values, causal))
         y = self.norm_source(x)
-        x = x + self.dropout(self.source_attention(y, source.keys, source.values, source_mask))
+        # The hypotheses of an utterance ask the same frames: its queries are put side by side.
+        y = y.reshape(cast(Tensor, source.keys).shape[0], -1, x.shape[2])
+        y = self.source_attention(y, source.keys, source.values, source_mask).reshape_as(x)
+        x = x + self.dropout(y)
         return x + self.dropout(self.feed_forward(self.norm_feed_forward(x)))
 
 
@@ -87,11 +93,11 @@ class AttentionDecoder(nn.Module):
         memory `(B, T, E)` with lengths `(B,)`, tokens `(B, U)` that begin with the boundary ->
         `(B, U, V)`. A position sees only the tokens up to itself, so padding may have any value.
         """
-        sources, source_mask = self._sources(memory, lengths)
+        sources, source_mask = self.sources(memory, lengths)
         length = tokens.shape[1]
         causal = hidden(torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril())
         pasts = [KeyValue() for _ in self.layers]
-        return self._step(tokens, pasts, causal, sources, source_mask)
+        return self.step(tokens, pasts, causal, sources, source_mask)
 
     def loss(
         self, memory: Tensor, lengths: Tensor, tokens: Tensor, token_lengths: Tensor
@@ -122,14 +128,14 @@ class AttentionDecoder(nn.Module):
 
         memory `(B, T, E)` -> B lists of tokens, none longer than its utterance has frames.
         """
-        sources, source_mask = self._sources(memory, lengths)
+        sources, source_mask = self.sources(memory, lengths)
         pasts = [KeyValue() for _ in self.layers]
         hypotheses: list[list[int]] = [[] for _ in range(memory.shape[0])]
         running = list(range(memory.shape[0]))  # rows of the batch that still grow
         limits = lengths.tolist()
         tokens = memory.new_full((len(running), 1), self.boundary, dtype=torch.long)
         for step in range(max(limits)):
-            logits = self._step(tokens, pasts, None, sources, source_mask, start=step)
+            logits = self.step(tokens, pasts, None, sources, source_mask, start=step)
             best = logits[:, -1].argmax(dim=-1)  # (rows,)
             keep = []
             for position, token in enumerate(best.tolist()):
@@ -149,16 +155,7 @@ class AttentionDecoder(nn.Module):
             tokens = best.unsqueeze(1)
         return hypotheses
 
-    def _shift(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """What the decoder reads (boundary first) and what it should write (boundary last)."""
-        edge = tokens.new_full((tokens.shape[0], 1), self.boundary)
-        padding = tokens == IGNORED
-        inputs = torch.cat((edge, tokens.masked_fill(padding, self.boundary)), dim=1)
-        targets = torch.cat((tokens, tokens.new_full(edge.shape, IGNORED)), dim=1)
-        ends = (~padding).sum(dim=1, keepdim=True)
-        return inputs, targets.scatter(1, ends, edge)
-
-    def _sources(self, memory: Tensor, lengths: Tensor) -> tuple[list[KeyValue], Tensor]:
+    def sources(self, memory: Tensor, lengths: Tensor) -> tuple[list[KeyValue], Tensor]:
         """Each layer's keys and values of the encoder's output, and the mask `(B, 1, 1, T)`."""
         memory = self.projection(memory)
         sources = []
@@ -168,7 +165,7 @@ class AttentionDecoder(nn.Module):
             sources.append(source)
         return sources, hidden(valid_frames(lengths, memory.shape[1]))[:, None, None, :]
 
-    def _step(
+    def step(
         self,
         tokens: Tensor,
         pasts: list[KeyValue],
@@ -177,8 +174,22 @@ class AttentionDecoder(nn.Module):
         source_mask: Tensor,
         start: int = 0,
     ) -> Tensor:
+        """Logits `(B, U, V)` of tokens `(B, U)`, the first at position `start`; extends `pasts`.
+
+        While decoding, U is 1 and nothing is to be hidden (`causal` is None). Tokens `(B K, 1)`
+        beside sources of B utterances are those of K hypotheses each, utterance by utterance.
+        """
         x = self.embedding(tokens) * self.scale + self.positions(tokens.shape[1], start)
         x = self.dropout(x)  # (B, U, D)
         for layer, past, source in zip(self.layers, pasts, sources, strict=True):
             x = layer(x, past, causal, source, source_mask)
         return self.output(self.norm(x))
+
+    def _shift(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """What the decoder reads (boundary first) and what it should write (boundary last)."""
+        edge = tokens.new_full((tokens.shape[0], 1), self.boundary)
+        padding = tokens == IGNORED
+        inputs = torch.cat((edge, tokens.masked_fill(padding, self.boundary)), dim=1)
+        targets = torch.cat((tokens, tokens.new_full(edge.shape, IGNORED)), dim=1)
+        ends = (~padding).sum(dim=1, keepdim=True)
+        return inputs, targets.scatter(1, ends, edge)

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from model.config import NetworkConfig
+from model.beam_search import beam_search
+from model.config import Decoding, NetworkConfig
 from model.ctc import CTC
 from model.decoder import AttentionDecoder
 from model.encoder import ConformerEncoder
@@ -40,11 +41,12 @@ class Losses:
 
 @dataclass(frozen=True, kw_only=True)
 class Transcripts:
-    """Greedy transcripts of a batch, as tokens."""
+    """Transcripts of a batch, as tokens."""
 
     decoder: list[list[int]]
+    """By the decoder: greedy, or the best of a beam search, to which CTC may contribute."""
     ctc: list[list[int]] | None
-    """None where the network has no CTC branch."""
+    """By CTC alone, greedy; None where the network has no CTC branch."""
 
 
 class Recogniser(nn.Module):
@@ -103,9 +105,30 @@ class Recogniser(nn.Module):
         return self.losses(memory, lengths, tokens, token_lengths)
 
     @torch.no_grad()
-    def transcribe(self, memory: Tensor, lengths: Tensor) -> Transcripts:
-        """Greedy transcripts of encoded utterances, by the decoder and by CTC alone."""
+    def transcribe(
+        self, memory: Tensor, lengths: Tensor, decoding: Decoding | None = None
+    ) -> Transcripts:
+        """Transcripts of encoded utterances, by the decoder and by CTC alone.
+
+        The decoder is greedy, or with `decoding` a beam search.
+
+        Raises:
+            ValueError: where the network cannot decode so.
+        """
         return Transcripts(
-            decoder=self.decoder.decode(memory, lengths),
+            decoder=(
+                self.decoder.decode(memory, lengths)
+                if decoding is None
+                else self._search(memory, lengths, decoding)
+            ),
             ctc=None if self.ctc is None else self.ctc.decode(memory, lengths),
         )
+
+    def _search(self, memory: Tensor, lengths: Tensor, decoding: Decoding) -> list[list[int]]:
+        if isinstance(self.decoder, AttentionDecoder):
+            found = beam_search(self.decoder, self.ctc, memory, lengths, decoding)
+            return [hypotheses[0].tokens for hypotheses in found]
+        size = decoding.beam_size
+        if decoding != Decoding(beam_size=size, ctc_weight=0.0):
+            raise ValueError("a transducer's beam search has beam_size alone: set the others to 0")
+        return [best.tokens for best in self.decoder.beam_search(memory, lengths, size)]

@@ -8,10 +8,7 @@ with its batches from that release on.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import importlib.metadata
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -52,26 +49,6 @@ SHAPES: dict[str, dict[str, Any]] = {
                            "conv_kernel_size": 9},
 }  # fmt: skip
 INVARIANT = [name for name in SHAPES if not name.startswith("legacy")]
-
-
-@pytest.fixture(scope="session")
-def espnet() -> SimpleNamespace:
-    """ESPnet's classes."""
-    with contextlib.redirect_stdout(sys.stderr):  # 202511 prints as it is imported
-        pytest.importorskip("espnet2.asr.espnet_model", exc_type=ImportError)
-        from espnet2.asr.ctc import CTC
-        from espnet2.asr.decoder.transformer_decoder import TransformerDecoder
-        from espnet2.asr.encoder.conformer_encoder import ConformerEncoder
-        from espnet2.asr.espnet_model import ESPnetASRModel
-        from espnet2.layers.global_mvn import GlobalMVN
-    return SimpleNamespace(
-        invariant=importlib.metadata.version("espnet") >= "202610",  # to padding
-        CTC=CTC,
-        TransformerDecoder=TransformerDecoder,
-        ConformerEncoder=ConformerEncoder,
-        ESPnetASRModel=ESPnetASRModel,
-        GlobalMVN=GlobalMVN,
-    )
 
 
 def _recogniser(**changes: Any) -> Recogniser:
