@@ -1,0 +1,91 @@
+"""Commands that show what a study found: report, compare, and MLflow's UI."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from study.commands.options import DEFAULT, File, Overrides, begun, console, load_study
+from study.errors import InputError
+
+if TYPE_CHECKING:
+    from study.config import StudyConfig
+
+app = typer.Typer()
+PANEL = "See what it found"
+
+
+@app.command(rich_help_panel=PANEL)
+def report(file: File = DEFAULT, override: Overrides = None) -> None:
+    """Write the report of a study again, finished or not."""
+    import reports
+
+    config = begun(load_study(file, override))
+    try:
+        files = reports.write(
+            config.storage_url, config.name, config.folder / "report", config.folder / "trials"
+        )
+    except reports.StudyUnreadable as error:
+        raise InputError(str(error)) from None
+    shown = console()
+    shown.print(files.answer.sentence, highlight=False)
+    shown.print(f"report   {files.html}", highlight=False, soft_wrap=True)
+
+
+@app.command(rich_help_panel=PANEL)
+def compare(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE FILE...", help="Studies, as YAML.")],
+    to: Annotated[
+        Path | None, typer.Option(help="The folder for the page; by default among the runs.")
+    ] = None,
+) -> None:
+    """Compare the answers of studies on one page: compare laptop.yaml other-seed.yaml."""
+    import reports
+
+    if len(files) < 2:
+        raise InputError("compare: give two studies or more")
+    configs = [begun(load_study(file, None)) for file in files]
+    folder = to or configs[0].runs / "compared" / "-".join(config.name for config in configs)
+    try:
+        page = reports.compare([(c.storage_url, c.name) for c in configs], folder)
+    except reports.StudyUnreadable as error:
+        raise InputError(str(error)) from None
+    console().print(f"comparison   {page}", highlight=False, soft_wrap=True)
+
+
+@app.command(rich_help_panel=PANEL)
+def ui(
+    file: File = DEFAULT,
+    override: Overrides = None,
+    port: Annotated[int | None, typer.Option(help="The port; by default a free one.")] = None,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Open MLflow's UI on the study's runs, on this machine alone unless told otherwise."""
+    from study.mlflow_ui import serve
+    from study.tracking import tracking_uri
+
+    config = load_study(file, override)
+    experiment, parent = _logged(config)
+    serve(
+        tracking_uri(config.runs, config.tracking.uri),
+        experiment,
+        parent,
+        artifacts=config.runs / "mlartifacts",
+        host=host,
+        port=port,
+    )
+
+
+def _logged(config: StudyConfig) -> tuple[str | None, str | None]:
+    """MLflow's experiment and parent run of a study, where it has begun."""
+    if config.storage is None and not (config.folder / "study.db").is_file():
+        return None, None
+    from study.storage import open_study
+
+    try:
+        attribute = open_study(config).user_attrs.get("mlflow") or {}
+    except KeyError:
+        return None, None
+    return attribute.get("experiment_id"), attribute.get("run_id")

@@ -1,0 +1,88 @@
+"""Commands that run a study: check, run, finalists, and the workers that `run` starts."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+from typing import Annotated
+
+import typer
+
+from study.commands.options import (
+    DEFAULT,
+    Device,
+    File,
+    Overrides,
+    Workers,
+    begun,
+    console,
+    load_study,
+)
+from study.errors import InputError
+
+app = typer.Typer()
+PANEL = "Run a study"
+
+
+@app.command(rich_help_panel=PANEL)
+def run(
+    file: File = DEFAULT,
+    override: Overrides = None,
+    workers: Workers = None,
+    device: Device = None,
+) -> None:
+    """Run a study, or go on with it: search, train, log to MLflow, write the report."""
+    from study.runner import run as run_study
+
+    config = load_study(file, override, workers=workers, device=device)
+    given = [str(file)] if file != DEFAULT else []
+    for option in override or []:
+        given += ["-o", option]
+    raise typer.Exit(run_study(config, console(), "".join(f" {shlex.quote(g)}" for g in given)))
+
+
+@app.command(rich_help_panel=PANEL)
+def check(
+    file: File = DEFAULT,
+    override: Overrides = None,
+    workers: Workers = None,
+    device: Device = None,
+) -> None:
+    """Read and check a study, its corpus included, and say what it will do; train nothing."""
+    from study.check import check as check_study
+
+    check_study(load_study(file, override, workers=workers, device=device), console())
+
+
+@app.command("finalists", rich_help_panel=PANEL)
+def train_finalists(
+    file: File = DEFAULT,
+    override: Overrides = None,
+    workers: Workers = None,
+    device: Device = None,
+) -> None:
+    """Train the finalists of a finished search: more of them with -o finalists.seeds=5."""
+    from study.finalists import search_is_over
+    from study.runner import run as run_study
+    from study.storage import open_study
+
+    config = begun(load_study(file, override, workers=workers, device=device))
+    if not search_is_over(open_study(config)):
+        raise InputError(
+            f"the search of the study '{config.name}' is not over: run it to its end first"
+        )
+    raise typer.Exit(run_study(config, console()))
+
+
+@app.command(hidden=True)
+def worker(file: File, parent: Annotated[int | None, typer.Option()] = None) -> None:
+    """Run trials of a study that has begun, until none waits."""
+    from study.worker import work
+
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    raise typer.Exit(work(load_study(file, None), parent=parent))
