@@ -74,7 +74,10 @@ class PredictionNetwork(nn.Module):
 
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """tokens `(B, U)` -> `(B, U, D)`, and the state after them."""
-        x, state = self.lstm(self.dropout(self.embedding(tokens)), state)
+        embedded = self.dropout(self.embedding(tokens))
+        # Processors without AVX-512 have no LSTM of low precision in oneDNN; CUDA is not meant.
+        with torch.autocast("cpu", enabled=False):
+            x, state = self.lstm(embedded, state)
         return self.dropout(x), state
 
 

@@ -157,7 +157,7 @@ def test_encoder_on_equal_lengths(
     features, lengths = _features(frames), torch.full((3,), frames)
     memory, memory_lengths = recogniser.encode(features, lengths, ragged=False)
     expected, expected_lengths = model.encode(features.clone(), lengths)
-    torch.testing.assert_close(memory, expected, atol=3e-6, rtol=0)
+    torch.testing.assert_close(memory, expected, atol=3e-6, rtol=2e-6)
     assert torch.equal(memory_lengths, expected_lengths)
     # What BatchNorm remembers of the batch, which is all that this can have changed.
     theirs = from_espnet(_exported(recogniser).config, model.state_dict()).state
@@ -181,7 +181,7 @@ def test_decoder_with_the_transcript_given(
     expected, _ = model.decoder(memory, lengths, given, TOKEN_LENGTHS + 1)
     for row, length in enumerate(TOKEN_LENGTHS.tolist()):
         torch.testing.assert_close(
-            logits[row, : length + 1], expected[row, : length + 1], atol=3e-6, rtol=0
+            logits[row, : length + 1], expected[row, : length + 1], atol=3e-6, rtol=2e-6
         )
 
 
@@ -233,7 +233,9 @@ def test_a_ragged_batch_is_its_utterances_one_at_a_time(
     expected = []
     for row, length in enumerate(LENGTHS.tolist()):
         alone, _ = model.encode(features[row : row + 1, :length].clone(), LENGTHS[row : row + 1])
-        torch.testing.assert_close(memory[row, : memory_lengths[row]], alone[0], atol=3e-6, rtol=0)
+        torch.testing.assert_close(
+            memory[row, : memory_lengths[row]], alone[0], atol=3e-6, rtol=2e-6
+        )
         expected.append(_espnet_losses(model, features, LENGTHS, slice(row, row + 1)))
         (expected[-1]["total"] / len(LENGTHS)).backward()
     _assert_same_losses(
@@ -346,7 +348,9 @@ def test_what_espnet_began_is_the_same_here(
     losses = recogniser(features, lengths, TOKENS, TOKEN_LENGTHS)
     _assert_same_losses(losses, _espnet_losses(model, features, lengths, slice(None)))
     expected, _ = model.encode(features.clone(), lengths)
-    torch.testing.assert_close(recogniser.encode(features, lengths)[0], expected, atol=3e-6, rtol=0)
+    torch.testing.assert_close(
+        recogniser.encode(features, lengths)[0], expected, atol=3e-6, rtol=2e-6
+    )
 
 
 def test_features_that_espnet_does_not_normalise_are_not_normalised() -> None:
