@@ -31,6 +31,7 @@ __all__ = [
     "BestTrial",
     "ReportFiles",
     "StudyUnreadable",
+    "best_trial",
     "candidates",
     "compare",
     "write",
@@ -118,3 +119,17 @@ def candidates(storage: str | BaseStorage, study_name: str) -> list[Candidate]:
     from reports.record import read_study
 
     return candidates_of(read_study(storage, study_name))
+
+
+def best_trial(storage: str | BaseStorage, study_name: str) -> BestTrial | None:
+    """Return the trial of a study whose network is the one to use, None before any has finished.
+
+    It is the best trial of the winner among the finalists; before any, that with the lowest WER.
+
+    Raises:
+        StudyUnreadable: There is no such study, or it does not minimise one value.
+    """
+    from reports.answer import best_of
+    from reports.record import read_study
+
+    return best_of(read_study(storage, study_name))

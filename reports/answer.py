@@ -82,7 +82,7 @@ class Answer:
 
 def answer_data(record: StudyRecord) -> Answer:
     """Return the best trial, the anchors, the counts, and a sentence that says them."""
-    best = _best(record)
+    best = best_of(record)
     anchors = _anchors(record)
     counts = record.trials["outcome"].value_counts()
     return Answer(
@@ -113,7 +113,8 @@ def compared(best: float, other: float) -> str:
     return f"{points(other - best)} {'above' if other > best else 'below'} it"
 
 
-def _best(record: StudyRecord) -> BestTrial | None:
+def best_of(record: StudyRecord) -> BestTrial | None:
+    """Return the best trial of the winner among the finalists; before any, the lowest WER."""
     row = record.best
     if row is None:
         return None

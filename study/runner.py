@@ -23,6 +23,7 @@ from study.files import write_atomically
 from study.launchers import LAUNCHERS
 from study.progress import Watch, duration_in_words, shown, step
 from study.storage import create_study, reclaim
+from study.winner import TOKENS
 from study.worker import choose_device, open_dataset
 
 POLL = 0.5
@@ -42,6 +43,7 @@ def run(config: StudyConfig, console: Console, arguments: str = "") -> int:
     device = choose_device(config.device).type
     dataset = _open_dataset(config, console)
     study = create_study(config, _attributes(config, dataset, device))
+    dataset.tokenizer.save(config.folder / TOKENS)  # with it, trained networks need no corpus
     experiment = _prepare_tracking(config, study)
     lost = reclaim(study)
     if not _waiting(study):

@@ -1,7 +1,10 @@
 """From transcripts to token numbers and back.
 
 The order of the vocabulary is ESPnet's: `<blank>` (of CTC), `<unk>`, the units in a fixed order,
-and `<sos/eos>` last.
+and `<sos/eos>` last. So are the files of a tokenizer that was learnt:
+
+    tokens.txt   the names of all tokens in the order of their numbers, one a line
+    bpe.model    SentencePiece's model, where the units are its pieces
 """
 
 from __future__ import annotations
@@ -18,7 +21,10 @@ from study.errors import InputError
 from study.files import write_atomically
 
 BLANK, UNKNOWN, FIRST_UNIT = 0, 1, 2
-UNKNOWN_TEXT = "<unk>"
+BLANK_TEXT, UNKNOWN_TEXT, BOUNDARY_TEXT = "<blank>", "<unk>", "<sos/eos>"
+SPACE = "<space>"
+"""The name of the token that writes a space, where the units are characters."""
+NAMES, MODEL = "tokens.txt", "bpe.model"
 
 
 class Tokenizer(Protocol):
@@ -27,6 +33,15 @@ class Tokenizer(Protocol):
     @property
     def vocabulary(self) -> int:
         """Number of tokens, the three special ones included."""
+        ...
+
+    @property
+    def names(self) -> list[str]:
+        """What the tokens are called, in the order of their numbers."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the files from which `open_tokenizer` makes the same tokenizer."""
         ...
 
     def encode(self, text: str) -> list[int]:
@@ -55,6 +70,15 @@ class CharacterTokenizer:
         """Number of tokens, the three special ones included."""
         return FIRST_UNIT + len(self.characters) + 1
 
+    @property
+    def names(self) -> list[str]:
+        """What the tokens are called: the characters themselves, and `<space>`."""
+        return _names([SPACE if character == " " else character for character in self.characters])
+
+    def save(self, folder: Path) -> None:
+        """Write `tokens.txt`."""
+        _write_names(folder, self.names)
+
     def encode(self, text: str) -> list[int]:
         """Tokens of a transcript."""
         return [self._numbers.get(character, UNKNOWN) for character in text]
@@ -74,6 +98,7 @@ class PieceTokenizer:
     def __init__(self, model: bytes) -> None:
         import sentencepiece
 
+        self._model = model
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         # SentencePiece numbers its own <unk> 0; its pieces begin at 1.
         self._shift = FIRST_UNIT - 1
@@ -91,6 +116,19 @@ class PieceTokenizer:
     def vocabulary(self) -> int:
         """Number of tokens, the three special ones included."""
         return self._shift + int(self._processor.get_piece_size()) + 1
+
+    @property
+    def names(self) -> list[str]:
+        """What the tokens are called: the pieces."""
+        return _names([
+            self._processor.id_to_piece(token - self._shift)
+            for token in range(FIRST_UNIT, self.vocabulary - 1)
+        ])  # fmt: skip
+
+    def save(self, folder: Path) -> None:
+        """Write `tokens.txt` and `bpe.model`."""
+        _write_names(folder, self.names)
+        write_atomically(folder / MODEL, self._model)
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a transcript."""
@@ -143,3 +181,24 @@ def learn_tokenizer(config: TokenConfig, texts: list[str], cache: Path) -> Token
     if config.size is None:
         raise InputError("tokens.size: give the number of pieces that bpe should learn")
     return PieceTokenizer.learn(texts, config.size, cache)
+
+
+def open_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer that was saved in a folder; `InputError` where none was."""
+    if (folder / MODEL).is_file():
+        return PieceTokenizer((folder / MODEL).read_bytes())
+    try:
+        names = (folder / NAMES).read_bytes().decode().split("\n")[:-1]
+    except FileNotFoundError:
+        raise InputError(f"{folder}: there is no {NAMES} of a tokenizer") from None
+    return CharacterTokenizer(
+        "".join(" " if name == SPACE else name for name in names[FIRST_UNIT:-1])
+    )
+
+
+def _names(units: list[str]) -> list[str]:
+    return [BLANK_TEXT, UNKNOWN_TEXT, *units, BOUNDARY_TEXT]
+
+
+def _write_names(folder: Path, names: list[str]) -> None:
+    write_atomically(folder / NAMES, "".join(f"{name}\n" for name in names))

@@ -82,6 +82,7 @@ def test_every_trial_has_an_outcome_and_none_failed(finished: Finished) -> None:
     trials = _trials(finished.runs)
     assert len(trials) == 11
     assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    assert (finished.runs / "tiny" / "tokens" / "tokens.txt").is_file()
     workers = {trial.user_attrs["worker"] for trial in trials[:7]}
     assert len(workers) == 2
     assert len({trial.user_attrs["seed"] for trial in trials}) == 11

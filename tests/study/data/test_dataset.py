@@ -11,6 +11,7 @@ import soundfile
 
 from study.data.config import FeatureConfig
 from study.data.corpus import SPLITS
+from study.data.tokens import CharacterTokenizer, open_tokenizer
 from study.errors import InputError
 from tests.speech import (
     open_corpus,
@@ -286,6 +287,32 @@ def test_pieces_are_learnt_and_return_the_transcripts(folder: Path) -> None:
     assert [dataset.tokenizer.decode(t) for t in tokens] == texts
     assert sum(map(len, tokens)) < sum(map(len, texts))
     assert dataset.tokenizer.decode([1]) == "<unk>"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "names"),
+    [({}, ["<space>", "b", "d"]), ({"kind": "bpe", "size": 16}, ["re", "▁o", "▁"])],
+    ids=["character", "bpe"],
+)
+def test_a_tokenizer_that_was_saved_is_the_same(
+    folder: Path, tmp_path: Path, tokens: dict[str, Any], names: list[str]
+) -> None:
+    learnt = open_corpus(folder, **tokens).tokenizer
+    learnt.save(tmp_path / "saved")
+    opened = open_tokenizer(tmp_path / "saved")
+    assert type(opened) is type(learnt)
+    assert opened.names == learnt.names
+    assert len(opened.names) == opened.vocabulary
+    assert [*opened.names[:2], opened.names[-1]] == ["<blank>", "<unk>", "<sos/eos>"]
+    assert opened.names[2:5] == names
+    assert opened.encode("red light ö") == learnt.encode("red light ö")
+    everything = list(range(opened.vocabulary))
+    assert opened.decode(everything) == learnt.decode(everything)
+
+
+def test_characters_that_end_lines_elsewhere_are_tokens_too(tmp_path: Path) -> None:
+    CharacterTokenizer("\r \x85\u2028").save(tmp_path)
+    assert open_tokenizer(tmp_path).encode("\u2028 \r\x85") == [5, 3, 2, 4]
 
 
 @pytest.mark.parametrize("size", [8, 5000])
