@@ -11,7 +11,7 @@ run: .venv/ready
 	$(BIN)/python -m study run
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
 check: .venv/ready
 	$(BIN)/ruff format --check .
