@@ -39,6 +39,8 @@ class Batch:
     """Whether any frame is padding."""
     members: list[int]
     """Which utterances of the split these are."""
+    written: int
+    """Tokens of all of them together."""
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
@@ -49,6 +51,7 @@ class Batch:
             token_lengths=self.token_lengths.to(device, non_blocking=True),
             ragged=self.ragged,
             members=self.members,
+            written=self.written,
         )
 
 
@@ -111,6 +114,7 @@ class Batches:
             token_lengths=torch.tensor([len(t) for t in tokens]),
             ragged=any(len(f) < longest for f in features),
             members=members,
+            written=sum(map(len, tokens)),
         )
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from study.files import replacing
+from study.training.optimiser import Optimiser
 
 
 @dataclass(kw_only=True)
@@ -33,7 +34,7 @@ def save(
     identity: str,
     progress: Progress,
     network: nn.Module,
-    optimiser: torch.optim.Optimizer,
+    optimiser: Optimiser,
 ) -> None:
     """Write a checkpoint; the previous one stays until this one is whole."""
     state = {
@@ -51,7 +52,7 @@ def save(
 
 
 def restore(
-    file: Path, identity: str, network: nn.Module, optimiser: torch.optim.Optimizer
+    file: Path, identity: str, network: nn.Module, optimiser: Optimiser
 ) -> Progress:
     """Continue from a checkpoint of the same trial, or start where there is none.
 

@@ -20,25 +20,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from model.config import NetworkConfig
 from model.counting import Cost, cost
 from model.recogniser import Recogniser
-from study.data.batches import Batch, Batches, spec_augment
+from study.data.batches import Batches
 from study.data.dataset import Dataset
 from study.files import replacing
 from study.training import checkpoint
 from study.training.config import TrainingConfig
 from study.training.evaluation import recognise, write_hypotheses
-from study.training.schedule import rate_scale
+from study.training.optimiser import Optimiser
+from study.training.step import Diverged, Stepper
 
+READ_EVERY = 50
+"""Steps after which a GPU is asked for its losses, so that a diverged trial ends soon."""
 EVALUATION_BATCH = 4
 """Seconds of audio in an evaluation batch, in units of a training batch: there are no gradients."""
-
-
-class Diverged(Exception):
-    """The loss or its gradient is no longer a finite number."""
 
 
 class Interrupted(Exception):
@@ -95,7 +93,7 @@ def train(
     recogniser = Recogniser(network, mels=mels, vocabulary=dataset.tokenizer.vocabulary)
     recogniser.set_normalisation(*dataset.normalisation)
     recogniser.to(device)
-    optimiser = _optimiser(recogniser, training)
+    optimiser = Optimiser(recogniser, training)
     progress = checkpoint.restore(folder / "checkpoint.pt", identity, recogniser, optimiser)
     for finished in progress.evaluations:
         yield Evaluation(**finished)
@@ -103,7 +101,7 @@ def train(
     batches = Batches(dataset.splits["train"], training.batch_seconds)
     dev = Batches(dataset.splits["dev"], EVALUATION_BATCH * training.batch_seconds)
     steps = total_steps(network, training, dataset, batches)
-    stepper = _Stepper(recogniser, optimiser, training, steps, device)
+    stepper = Stepper(recogniser, optimiser, training, steps, device)
     best = min((e["wer"] for e in progress.evaluations), default=math.inf)
     for number in range(len(progress.evaluations) + 1, training.evaluations + 1):
         started = time.perf_counter()
@@ -112,8 +110,11 @@ def train(
         for members in _stream(batches, seed, progress.step, end):
             if interrupted():
                 raise Interrupted
-            losses.append(stepper.step(batches.gather(members).to(device), progress.step))
+            stepper.step(batches.gather(members).to(device), progress.step)
             progress.step += 1
+            if device.type == "cpu" or progress.step % READ_EVERY == 0:
+                losses += stepper.losses()
+        losses += stepper.losses()
         progress.train_seconds += time.perf_counter() - started
 
         started = time.perf_counter()
@@ -169,64 +170,6 @@ def cost_on(network: NetworkConfig, dataset: Dataset) -> Cost:
         vocabulary=dataset.tokenizer.vocabulary,
         frames_per_second=1 / split.hop,
         tokens_per_second=sum(map(len, split.tokens)) / (sum(split.lengths) * split.hop),
-    )
-
-
-class _Stepper:
-    """Makes updates of the weights."""
-
-    def __init__(
-        self,
-        recogniser: Recogniser,
-        optimiser: torch.optim.Optimizer,
-        training: TrainingConfig,
-        steps: int,
-        device: torch.device,
-    ) -> None:
-        self._recogniser, self._optimiser = recogniser, optimiser
-        self._training, self._steps, self._device = training, steps, device
-        low = training.precision == "bfloat16" or (
-            training.precision == "auto" and device.type == "cuda"
-        )
-        self._autocast = torch.autocast(device.type, torch.bfloat16, enabled=low)
-        self.learning_rate = 0.0
-
-    def step(self, batch: Batch, step: int) -> float:
-        """Make update number `step` on a batch, and return its loss per token."""
-        training = self._training
-        scale = rate_scale(step, self._steps, warmup=training.warmup, decay=training.decay)
-        self.learning_rate = training.learning_rate * scale
-        for group in self._optimiser.param_groups:
-            group["lr"] = self.learning_rate * group["scale"]
-        features = spec_augment(batch.features, training.augmentation)
-        with self._autocast:
-            losses = self._recogniser(
-                features, batch.lengths, batch.tokens, batch.token_lengths, ragged=batch.ragged
-            )
-        self._optimiser.zero_grad(set_to_none=True)
-        losses.total.backward()
-        norm = nn.utils.clip_grad_norm_(self._recogniser.parameters(), training.gradient_clip)
-        loss = losses.total.item()
-        if not (math.isfinite(loss) and math.isfinite(norm.item())):
-            raise Diverged(f"loss {loss}, gradient norm {norm.item()} at step {step + 1}")
-        self._optimiser.step()
-        return loss * len(batch.members) / int(batch.token_lengths.sum())
-
-
-def _optimiser(recogniser: Recogniser, training: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices alone and a learning rate of its own for the decoder."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in recogniser.named_parameters():
-        scale = training.decoder_learning_rate_scale if name.startswith("decoder.") else 1.0
-        decay = training.weight_decay if parameter.dim() > 1 else 0.0
-        groups.setdefault((scale, decay), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": parameters, "scale": scale, "weight_decay": decay}
-            for (scale, decay), parameters in groups.items()
-        ],
-        lr=training.learning_rate,
-        fused=True,
     )
 
 

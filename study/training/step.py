@@ -1,0 +1,79 @@
+"""One update of a network's weights.
+
+    stepper = Stepper(recogniser, optimiser, training, steps=1000, device=device)
+    stepper.step(batch, 0)
+    losses = stepper.losses()
+
+A step reads nothing back from the device, so that the host can prepare the next ones while a GPU
+computes. Losses stay there until they are asked for. A loss that is not finite stops all updates
+from that step on, on the device, and is found when the losses are read.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from model.recogniser import Recogniser
+from study.data.batches import Batch, spec_augment
+from study.training.config import TrainingConfig
+from study.training.optimiser import Optimiser
+from study.training.schedule import rate_scale
+
+
+class Diverged(Exception):
+    """The loss or its gradient is no longer a finite number."""
+
+
+class Stepper:
+    """Makes updates of the weights."""
+
+    def __init__(
+        self,
+        recogniser: Recogniser,
+        optimiser: Optimiser,
+        training: TrainingConfig,
+        steps: int,
+        device: torch.device,
+    ) -> None:
+        self._recogniser, self._optimiser = recogniser, optimiser
+        self._training, self._steps = training, steps
+        low = training.precision == "bfloat16" or (
+            training.precision == "auto" and device.type == "cuda"
+        )
+        self._autocast = torch.autocast(device.type, torch.bfloat16, enabled=low)
+        self._records: list[tuple[int, Tensor]] = []
+        self._diverged = torch.zeros((), device=device)
+        self.learning_rate = 0.0
+
+    def step(self, batch: Batch, number: int) -> None:
+        """Make update `number` (from 0) on a batch."""
+        training, optimiser = self._training, self._optimiser
+        scale = rate_scale(number, self._steps, warmup=training.warmup, decay=training.decay)
+        self.learning_rate = training.learning_rate * scale
+        features = spec_augment(batch.features, training.augmentation)
+        optimiser.clear()
+        with self._autocast:
+            losses = self._recogniser(
+                features, batch.lengths, batch.tokens, batch.token_lengths, ragged=batch.ragged
+            )
+        losses.total.backward()
+        norm = optimiser.clip(training.gradient_clip)
+        found = torch.stack((losses.total.detach() * (len(batch.members) / batch.written), norm))
+        self._records.append((number, found))
+        self._diverged = torch.maximum(self._diverged, (~found.isfinite().all()).float())
+        optimiser.step(self.learning_rate, skip=self._diverged)
+
+    def losses(self) -> list[float]:
+        """The losses per token of the steps since the last call; raises `Diverged`."""
+        if not self._records:
+            return []
+        numbers = [number for number, _ in self._records]
+        found = torch.stack([record for _, record in self._records]).tolist()
+        self._records.clear()
+        for number, (loss, norm) in zip(numbers, found, strict=True):
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise Diverged(f"loss {loss}, gradient norm {norm} at step {number + 1}")
+        return [loss for loss, _ in found]
