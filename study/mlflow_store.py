@@ -219,7 +219,8 @@ def unreachable(uri: str, error: BaseException) -> str:
     """The one warning when MLflow cannot be used."""
     return (
         f"MLflow at {redact(uri)} cannot be used ({one_line(error)}). The study goes on without "
-        "it and loses nothing: results are in Optuna's storage, and MLflow can be filled later."
+        "it and loses nothing: results are in Optuna's storage, and the next `run`, or "
+        "`python -m study sync`, delivers them."
     )
 
 
@@ -235,6 +236,7 @@ def prepare(
     tags: Mapping[str, str],
     params: Mapping[str, object],
     identity: str | None = None,
+    warn: bool = True,
 ) -> Experiment | None:
     """Make MLflow ready for a study: database, experiment and parent run. Call it before workers.
 
@@ -251,6 +253,7 @@ def prepare(
         params: the study's configuration; nested keys are joined by dots.
         identity: what tells this study from another of the same name (a study that was deleted
             and begun again); the parent run is only reused where it is the same.
+        warn: say so when MLflow cannot be reached.
 
     Returns:
         Where to log; None when MLflow cannot be reached, after one warning.
@@ -272,7 +275,8 @@ def prepare(
     except InputError:
         raise
     except Exception as error:
-        _logger.warning(unreachable(uri, error))
+        if warn:
+            _logger.warning(unreachable(uri, error))
         return None
 
 

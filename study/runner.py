@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 import reports
-from study import finalists, provenance, tracking
+from study import finalists, provenance, sync, tracking
 from study.config import StudyConfig
 from study.config_file import dump
 from study.data.corpus import SPLITS
@@ -44,7 +43,7 @@ def run(config: StudyConfig, console: Console, arguments: str = "") -> int:
     dataset = _open_dataset(config, console)
     study = create_study(config, _attributes(config, dataset, device))
     dataset.tokenizer.save(config.folder / TOKENS)  # with it, trained networks need no corpus
-    experiment = _prepare_tracking(config, study)
+    experiment = sync.open_experiment(config, study)
     lost = reclaim(study)
     if not _waiting(study):
         finalists.enqueue(config, study)
@@ -85,8 +84,7 @@ def run(config: StudyConfig, console: Console, arguments: str = "") -> int:
                 highlight=False,
             )
             return code
-    tracking.refill(experiment, study.get_trials(deepcopy=False), config.folder)
-    _report(config, study, experiment, console, arguments)
+    _report(config, study, console, arguments)
     if watch.waiting:
         console.print(
             f"[red]The workers stopped with {watch.waiting} trials waiting;[/] "
@@ -152,36 +150,6 @@ def _workers(config: StudyConfig, device: str) -> int:
     return config.launcher.workers or (provenance.cores() if device == "cpu" else 1)
 
 
-def _prepare_tracking(config: StudyConfig, study: optuna.Study) -> tracking.Experiment | None:
-    """MLflow's experiment and parent run for the study, made before any worker starts."""
-    if not config.tracking.enabled:
-        return None
-    if "created" not in study.user_attrs:
-        study.set_user_attr("created", datetime.now(UTC).isoformat())
-    corpus = study.user_attrs["corpus"]
-    hours = corpus["splits"]["train"]["hours"]
-    experiment = tracking.prepare(
-        tracking.tracking_uri(config.runs, config.tracking.uri),
-        (config.runs / "mlartifacts").absolute(),
-        config.name,
-        description=(
-            f"Which shape should a Conformer have for this corpus ({corpus['kind']}, "
-            f"{hours:.2f} hours of training speech)? {config.trials} trials search "
-            f"{', '.join(config.space) or 'nothing'} for the lowest word error rate on dev."
-        ),
-        tags={
-            "corpus_fingerprint": corpus["fingerprint"],
-            "git_commit": study.user_attrs["git_commit"] or "",
-            "hardware": study.user_attrs["hardware"],
-        },
-        params=config.model_dump(mode="json"),
-        identity=study.user_attrs["created"],
-    )
-    if experiment is not None:
-        study.set_user_attr("mlflow", experiment.as_attribute())
-    return experiment
-
-
 def _train(config: StudyConfig, study: optuna.Study, watch: Watch) -> int:
     """Run workers until no trial waits, or until nothing moves any more."""
     file = config.folder / "study.yaml"
@@ -225,26 +193,15 @@ def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
         signal.signal(signal.SIGINT, previous)
 
 
-def _report(
-    config: StudyConfig,
-    study: optuna.Study,
-    experiment: tracking.Experiment | None,
-    console: Console,
-    arguments: str,
-) -> None:
-    """Write the report, log it, and say what it found."""
+def _report(config: StudyConfig, study: optuna.Study, console: Console, arguments: str) -> None:
+    """Write the report, log it with all that MLflow lacks, and say what it found."""
     with console.status("Writing the report …"):
         files = reports.write(
             study._storage, config.name, config.folder / "report", config.folder / "trials"
         )
     best = files.answer.best
-    tracking.log_report(
-        experiment,
-        files.html,
-        [files.markdown, files.trials_csv],
-        metrics={} if best is None else {"best_wer": best.wer},
-        tags={} if best is None else {"best_trial": str(best.number)},
-    )
+    experiment = sync.open_experiment(config, study, warn=False)  # it may have come back
+    missing = sync.deliver(config, study, experiment).missing
     console.print()
     console.print(files.answer.sentence, style="bold", highlight=False)
     if best is not None:
@@ -253,8 +210,14 @@ def _report(
             console.print(f"  {name:17} {shown_value}", highlight=False)
     console.print()
     console.print(f"report   {_short(files.html)}", highlight=False, soft_wrap=True)
-    if experiment is not None:
+    if experiment is not None and not missing:
         console.print(f"MLflow   python -m study ui{arguments}", highlight=False, soft_wrap=True)
+    elif config.tracking.enabled:
+        console.print(
+            f"MLflow   lacks some of this; once it answers: python -m study sync{arguments}",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _short(file: Path) -> Path:

@@ -2,8 +2,8 @@
 
 Optuna's storage is the truth and MLflow is for people to browse. So nothing here may cost a
 trial: when MLflow cannot be reached there is one warning, the trial goes on, what was to be
-logged waits in memory for MLflow to come back, and `refill` writes whatever is still missing,
-from Optuna's trials and the run folder.
+logged waits in memory for MLflow to come back, and `study.sync` delivers whatever is still
+missing, from Optuna's trials and the run folder.
 
     experiment = prepare(uri, runs / "mlartifacts", "laptop", description=..., tags=..., params=...)
     tracker = Tracker(experiment)                          # one per worker
@@ -30,7 +30,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from study.mlflow_store import (
     Experiment,
@@ -43,7 +43,6 @@ from study.mlflow_store import (
     prepare,
     redact,
     run_tags,
-    runs_where,
     tracking_uri,
     unreachable,
     with_source,
@@ -51,7 +50,6 @@ from study.mlflow_store import (
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from optuna.trial import FrozenTrial
 
 __all__ = [
     "EVALUATION_METRICS",
@@ -64,8 +62,11 @@ __all__ = [
     "log_report",
     "prepare",
     "redact",
-    "refill",
     "tracking_uri",
+    "trial_artifacts",
+    "trial_params",
+    "trial_tags",
+    "trial_totals",
 ]
 
 _logger = logging.getLogger(__name__)
@@ -95,6 +96,32 @@ STATUSES = {
 
 _RETRY_SECONDS = 60.0
 _WORST_HYPOTHESES = 200
+
+
+# ── What is logged of a trial, from what Optuna's storage holds of it ───────────────────────
+
+
+def trial_params(known: Mapping[str, Any]) -> dict[str, object]:
+    """Every field of a trial's configuration, and its seed, from its user attributes."""
+    return {**known.get("config", {}), **_only(known, ("seed",))}
+
+
+def trial_tags(known: Mapping[str, Any], study: Mapping[str, Any]) -> dict[str, object]:
+    """What a run can be found by, from the user attributes of a trial and of its study."""
+    names = ("phase", "anchor", "finalist", "survivor", "worker", "device", "corpus_fingerprint")
+    return {**_only(known, names), **_only(study, ("git_commit",))}
+
+
+def trial_totals(known: Mapping[str, Any]) -> dict[str, object]:
+    """The metrics of a whole trial, from its user attributes."""
+    names = ("parameters", "flops_per_second", "train_seconds", "evaluate_seconds")
+    tested = [name for name in known if name.startswith("test_")]
+    return _only(known, [*names, "real_time_factor", "peak_memory_bytes", *tested])
+
+
+def trial_artifacts(folder: Path) -> list[Path]:
+    """The files of a trial's folder that are logged, where they exist."""
+    return [folder / name for name in ("config.json", "hypotheses.jsonl", "test.jsonl")]
 
 
 # ── Trials ───────────────────────────────────────────────────────────────────────────────
@@ -141,13 +168,15 @@ class Tracker:
         run._submit(lambda client: run._create(client, name, given, known, started))
         return run
 
-    def resumed(self, number: int, run_id: str) -> TrialRun:
+    def resumed(
+        self, number: int, run_id: str, *, params: Mapping[str, object] | None = None
+    ) -> TrialRun:
         """Go on with the run of a trial that was interrupted.
 
-        Evaluations that the run has already are not logged twice.
+        Evaluations and parameters that the run has already are not logged twice.
         """
         run = TrialRun(self, number, run_id=run_id)
-        run._submit(run._reopen)
+        run._submit(lambda client: run._reopen(client, dict(params or {})))
         return run
 
     def _attempt(self, operation: Callable[[MlflowClient], None], *, now: bool) -> str:
@@ -197,6 +226,11 @@ class TrialRun:
         self._name = f"trial {number}"
         self._last_evaluation = 0
 
+    @property
+    def delivered(self) -> bool:
+        """Whether MLflow has all that was logged so far."""
+        return not self._waiting and not self._given_up
+
     def log_evaluation(self, evaluation: Mapping[str, object]) -> None:
         """Log one evaluation's metrics; its number is the step. None and infinity are left out."""
         self._submit(lambda client: self._log_evaluation(client, dict(evaluation)))
@@ -233,11 +267,12 @@ class TrialRun:
         }
         more = {**(tags or {}), "error": error}
         files = list(artifacts)
-        self._submit(lambda client: self._end(client, end, metrics or {}, more, ended))
         self._submit(lambda client: self._log_files(client, files))
+        # Last of all: a run that has ended is one that is whole.
+        self._submit(lambda client: self._end(client, end, metrics or {}, more, ended))
         self._flush(now=True)
         if self._waiting:
-            _logger.info("Trial %d is not in MLflow yet; it can be filled in later.", self.number)
+            _logger.info("Trial %d is not in MLflow yet; `sync` delivers it.", self.number)
 
     def _submit(self, operation: Callable[[MlflowClient], None]) -> None:
         self._waiting.append(operation)
@@ -284,8 +319,9 @@ class TrialRun:
             )
         log_params(client, self.run_id, params)
 
-    def _reopen(self, client: MlflowClient) -> None:
+    def _reopen(self, client: MlflowClient, params: Mapping[str, object]) -> None:
         run = client.get_run(self._id)
+        log_params(client, self._id, params, known=run.data.params)
         self._name = run.info.run_name or self._name
         history = client.get_metric_history(self._id, "wer")
         self._last_evaluation = max((metric.step for metric in history), default=0)
@@ -329,7 +365,12 @@ class TrialRun:
                 continue
             client.log_artifact(self._id, str(file))
             if file.name == "hypotheses.jsonl":
-                client.log_text(self._id, hypotheses_page(file), "hypotheses.html")
+                try:
+                    page = hypotheses_page(file)
+                except (KeyError, TypeError, ValueError) as error:
+                    _logger.warning("%s is damaged: %s", file, one_line(error))
+                else:
+                    client.log_text(self._id, page, "hypotheses.html")
 
     @property
     def _id(self) -> str:
@@ -367,9 +408,9 @@ def log_report(
         return False
     try:
         client = connect(experiment.tracking_uri)
-        log_metrics(client, experiment.run_id, metrics or {}, step=0, tags=tags or {})
         for file in [report, *extra]:
             client.log_artifact(experiment.run_id, str(file), artifact_path="report")
+        log_metrics(client, experiment.run_id, metrics or {}, step=0, tags=tags or {})
         client.set_terminated(experiment.run_id, status=status)
     except Exception as error:
         _logger.warning(unreachable(experiment.tracking_uri, error))
@@ -385,73 +426,6 @@ def end_study(experiment: Experiment | None, status: str = "KILLED") -> None:
         connect(experiment.tracking_uri).set_terminated(experiment.run_id, status=status)
     except Exception as error:
         _logger.warning(unreachable(experiment.tracking_uri, error))
-
-
-def refill(experiment: Experiment | None, trials: Iterable[FrozenTrial], folder: Path) -> int:
-    """Write to MLflow what it lacks of the finished trials, such as those of a dead worker.
-
-    Args:
-        experiment: from `prepare`; None writes nothing.
-        trials: the trials of the study, as Optuna's storage has them.
-        folder: the study's folder, with `trials/<number>/`.
-
-    Returns:
-        How many trials were written.
-
-    """
-    if experiment is None:
-        return 0
-    try:
-        condition = f"tags.`mlflow.parentRunId` = '{experiment.run_id}'"
-        client = connect(experiment.tracking_uri)
-        runs = {
-            run.data.tags.get("trial"): run
-            for run in runs_where(client, experiment.experiment_id, condition)
-        }
-    except Exception as error:
-        _logger.warning(unreachable(experiment.tracking_uri, error))
-        return 0
-    tracker = Tracker(experiment)
-    written = 0
-    for trial in trials:
-        run = runs.get(str(trial.number))
-        logged = (run.data.tags.get("state"), run.info.end_time is not None) if run else None
-        if trial.state.is_finished() and logged != (trial.state.name, True):
-            _rewrite(tracker, trial, None if run is None else run.info.run_id, folder)
-            written += tracker._failed_at is None
-    return written
-
-
-def _rewrite(tracker: Tracker, trial: FrozenTrial, run_id: str | None, folder: Path) -> None:
-    """Log a finished trial from its user attributes, into the run that it has or a new one."""
-    known = trial.user_attrs
-    if run_id is None:
-        tags = _only(known, ("phase", "anchor", "finalist", "survivor", "seed", "worker", "device"))
-        params = known.get("config", trial.params)
-        run = tracker.start(trial.number, params=params, tags=tags, started=trial.datetime_start)
-    else:
-        run = tracker.resumed(trial.number, run_id)
-    for evaluation in known.get("evaluations", []):
-        run.log_evaluation(evaluation)
-    usual = {"COMPLETE": "finished", "PRUNED": "pruned"}.get(trial.state.name, "crashed")
-    totals = (
-        "parameters",
-        "flops_per_second",
-        "train_seconds",
-        "evaluate_seconds",
-        "peak_memory_bytes",
-        "test_wer",
-        "test_real_time_factor",
-    )
-    place = folder / "trials" / str(trial.number)
-    run.finish(
-        known.get("outcome", usual),
-        state=trial.state.name,
-        metrics=_only(known, totals),
-        artifacts=[place / name for name in ("config.json", "hypotheses.jsonl", "test.jsonl")],
-        error=known.get("error"),
-        ended=trial.datetime_complete,
-    )
 
 
 def _shown(value: object) -> str:

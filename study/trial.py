@@ -32,7 +32,14 @@ from study.files import write_atomically
 from study.sampler import derived_seed
 from study.space import Number
 from study.storage import hand_back, heartbeat
-from study.tracking import Tracker, TrialRun
+from study.tracking import (
+    Tracker,
+    TrialRun,
+    trial_artifacts,
+    trial_params,
+    trial_tags,
+    trial_totals,
+)
 from study.training.loop import Diverged, Evaluation, Interrupted, cost_on, train
 
 log = logging.getLogger(__name__)
@@ -114,6 +121,7 @@ def _begin(laboratory: Laboratory, trial: optuna.Trial) -> tuple[TrialRun, Any]:
         "device": _device_name(laboratory.device),
         "parameters": size.parameters,
         "flops_per_second": size.flops_per_second,
+        "corpus_fingerprint": dataset.fingerprint,
     }
     for name, value in attributes.items():
         trial.set_user_attr(name, value)
@@ -121,7 +129,7 @@ def _begin(laboratory: Laboratory, trial: optuna.Trial) -> tuple[TrialRun, Any]:
     write_atomically(folder / "config.json", json.dumps({**values, "seed": seed}, indent=2))
     if laboratory.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    return _start_run(laboratory, trial, values), train(
+    return _start_run(laboratory, trial), train(
         network,
         training,
         dataset,
@@ -133,7 +141,7 @@ def _begin(laboratory: Laboratory, trial: optuna.Trial) -> tuple[TrialRun, Any]:
     )
 
 
-def _start_run(laboratory: Laboratory, trial: optuna.Trial, values: dict[str, Any]) -> TrialRun:
+def _start_run(laboratory: Laboratory, trial: optuna.Trial) -> TrialRun:
     """The MLflow run of a trial: a new one, or that of its part before an interruption."""
     known = trial.user_attrs.get("mlflow_run_id")
     if known:
@@ -141,19 +149,17 @@ def _start_run(laboratory: Laboratory, trial: optuna.Trial, values: dict[str, An
     attributes = trial.user_attrs
     run = laboratory.tracker.start(
         trial.number,
-        params={**values, "seed": attributes["seed"]},
-        tags={
-            **{
-                name: attributes.get(name)
-                for name in ("phase", "anchor", "finalist", "worker", "device")
-            },
-            "corpus_fingerprint": laboratory.dataset.fingerprint,
-            "git_commit": laboratory.study.user_attrs.get("git_commit"),
-        },
+        params=trial_params(attributes),
+        tags=trial_tags(attributes, laboratory.study.user_attrs),
     )
-    if run.run_id:
-        trial.set_user_attr("mlflow_run_id", run.run_id)
+    _note(run, trial)
     return run
+
+
+def _note(run: TrialRun, trial: optuna.Trial) -> None:
+    """Keep the id of a trial's run, once MLflow has given one, for whoever goes on with it."""
+    if run.run_id and trial.user_attrs.get("mlflow_run_id") != run.run_id:
+        trial.set_user_attr("mlflow_run_id", run.run_id)
 
 
 def _follow(study: optuna.Study, trial: optuna.Trial, run: TrialRun, evaluations: Any) -> str:
@@ -164,6 +170,7 @@ def _follow(study: optuna.Study, trial: optuna.Trial, run: TrialRun, evaluations
         assert isinstance(evaluation, Evaluation)
         seen.append(asdict(evaluation))
         run.log_evaluation(seen[-1])
+        _note(run, trial)
         if evaluation.evaluation not in reported:  # an interrupted trial brings its past along
             trial.set_user_attr("evaluations", seen)
             trial.report(evaluation.wer, step=evaluation.evaluation)
@@ -204,7 +211,6 @@ def _conclude(
             "evaluate_seconds": sum(e["evaluate_seconds"] for e in evaluations),
             "real_time_factor": evaluations[-1]["real_time_factor"],
         }
-    tested = {name: value for name, value in trial.user_attrs.items() if name.startswith("test_")}
     if laboratory.device.type == "cuda":
         facts["peak_memory_bytes"] = torch.cuda.max_memory_allocated()
     if state == TrialState.WAITING:
@@ -219,13 +225,11 @@ def _conclude(
         value = max(best, WORST) if outcome in INFEASIBLE else best
         laboratory.study.tell(trial, value if state == TrialState.COMPLETE else None, state=state)
     if run is not None:
-        folder = _folder(laboratory, trial)
-        size = {name: trial.user_attrs[name] for name in ("parameters", "flops_per_second")}
         run.finish(
             outcome,
             state=state.name,
-            metrics={**size, **facts, **tested},
-            artifacts=[folder / name for name in ("config.json", "hypotheses.jsonl", "test.jsonl")],
+            metrics={**trial_totals(trial.user_attrs), **facts},
+            artifacts=trial_artifacts(_folder(laboratory, trial)),
             error=error,
         )
 

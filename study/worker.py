@@ -43,11 +43,12 @@ def work(config: StudyConfig, *, parent: int | None = None) -> int:
         torch.set_num_threads(1)  # a second thread buys a small network nothing
     dataset = open_dataset(config)
     study = open_study(config)
+    tracker = Tracker(_experiment(config, study))
     laboratory = Laboratory(
         config=config,
         dataset=dataset,
         study=study,
-        tracker=Tracker(_experiment(config, study)),
+        tracker=tracker,
         device=device,
         code=code_fingerprint(),
         interrupted=stop,
@@ -57,6 +58,8 @@ def work(config: StudyConfig, *, parent: int | None = None) -> int:
         trial = claim(config, study)
         if trial is None:
             return 0
+        if tracker.experiment is None:  # MLflow was away when the study began
+            tracker.experiment = _experiment(config, study)
         log.info("Trial %d begins", trial.number)
         outcome = run_trial(laboratory, trial)
         log.info("Trial %d: %s", trial.number, outcome)

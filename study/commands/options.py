@@ -10,6 +10,7 @@ import typer
 from study.errors import InputError
 
 if TYPE_CHECKING:
+    import optuna
     from rich.console import Console
 
     from study.config import StudyConfig
@@ -50,6 +51,19 @@ def begun(config: StudyConfig) -> StudyConfig:
     if config.storage is None and not (config.folder / "study.db").is_file():
         raise InputError(f"the study '{config.name}' has not begun: there is no {config.folder}")
     return config
+
+
+def open_begun(config: StudyConfig) -> optuna.Study:
+    """The study in its storage; raises `InputError` where it has not begun."""
+    from study.storage import open_study
+
+    try:
+        study = open_study(begun(config))
+    except KeyError:
+        study = None
+    if study is None or "config" not in study.user_attrs:
+        raise InputError(f"the study '{config.name}' has not begun: run it first")
+    return study
 
 
 def console() -> Console:

@@ -15,9 +15,9 @@ from study.commands.options import (
     File,
     Overrides,
     Workers,
-    begun,
     console,
     load_study,
+    open_begun,
 )
 from study.errors import InputError
 
@@ -65,14 +65,30 @@ def train_finalists(
     """Train the finalists of a finished search: more of them with -o finalists.seeds=5."""
     from study.finalists import search_is_over
     from study.runner import run as run_study
-    from study.storage import open_study
 
-    config = begun(load_study(file, override, workers=workers, device=device))
-    if not search_is_over(open_study(config)):
+    config = load_study(file, override, workers=workers, device=device)
+    if not search_is_over(open_begun(config)):
         raise InputError(
             f"the search of the study '{config.name}' is not over: run it to its end first"
         )
     raise typer.Exit(run_study(config, console()))
+
+
+@app.command(rich_help_panel=PANEL)
+def sync(file: File = DEFAULT, override: Overrides = None) -> None:
+    """Deliver to MLflow what it lacks of a study, such as after its server was down."""
+    from study.sync import deliver, open_experiment
+
+    config = load_study(file, override)
+    if not config.tracking.enabled:
+        raise InputError("tracking.enabled is false: this study is not logged to MLflow")
+    study = open_begun(config)
+    experiment = open_experiment(config, study)
+    if experiment is None:  # which was said
+        raise typer.Exit(1)
+    delivered = deliver(config, study, experiment)
+    console().print(delivered.in_words(), highlight=False)
+    raise typer.Exit(int(delivered.missing > 0))
 
 
 @app.command(hidden=True)

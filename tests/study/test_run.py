@@ -127,6 +127,47 @@ def test_mlflow_agrees_with_the_storage(finished: Finished) -> None:
         assert {"config.json", "hypotheses.jsonl"} <= files
 
 
+def _everything(uri: str) -> dict[str, Any]:
+    """All that an MLflow store holds of the study `tiny`, but for its own ids and clocks."""
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    found = {}
+    for run in client.search_runs([experiment.experiment_id]):
+        tags = {k: v for k, v in run.data.tags.items() if k not in ("mlflow.parentRunId",)}
+        curves = {
+            name: [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, name)]
+            for name in run.data.metrics
+        }
+        files = [f.path for f in client.list_artifacts(run.info.run_id)]
+        files += [f.path for f in client.list_artifacts(run.info.run_id, "report")]
+        found[run.data.tags.get("trial", "study")] = (
+            *(run.info.run_name, run.info.status, run.data.params, tags, curves, sorted(files)),
+        )
+    return {"experiment": experiment.tags, **found}
+
+
+def test_mlflow_can_be_rebuilt_from_the_storage_and_the_run_folder(
+    finished: Finished, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    shutil.copytree(finished.runs / "tiny", runs / "tiny")
+    arguments = ("sync", TINY, "-o", f"runs={runs}")
+    code, output, _ = _main(monkeypatch, capsys, *arguments)
+    assert code == 0
+    assert "Delivered to MLflow: trials 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and the report" in output
+    rebuilt = _everything(f"sqlite:///{runs}/mlflow.db")
+    original = _everything(f"sqlite:///{finished.runs}/mlflow.db")
+    params = original["study"][2], rebuilt["study"][2]
+    assert (params[0].pop("runs"), params[1].pop("runs")) == (str(finished.runs), str(runs))
+    assert (params[0].pop("launcher.workers"), params[1].pop("launcher.workers")) == ("2", "null")
+    assert rebuilt == original
+    code, output, _ = _main(monkeypatch, capsys, *arguments)
+    assert "there was nothing to deliver" in output
+
+
 @needs_sclite
 def test_the_word_error_rates_of_a_study_are_those_of_sclite(
     finished: Finished, tmp_path: Path

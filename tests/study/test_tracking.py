@@ -8,9 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import optuna
 import pytest
-from optuna.trial import TrialState, create_trial
 
 from study.errors import InputError
 from study.tracking import (
@@ -23,7 +21,6 @@ from study.tracking import (
     log_report,
     prepare,
     redact,
-    refill,
     tracking_uri,
 )
 
@@ -156,7 +153,6 @@ def test_without_an_experiment_nothing_happens(
     run = Tracker(None).start(0, params=CONFIG)
     run.log_evaluation(evaluation(1))
     run.finish("crashed", error="boom")
-    assert refill(None, [], tmp_path) == 0
     assert run.run_id is None and not caplog.records
 
 
@@ -393,44 +389,6 @@ def test_a_resumed_trial_goes_on_without_repeating_itself(experiment: Experiment
     assert (run.info.status, run.info.run_name) == ("FINISHED", "trial 0")
     history = client(experiment).get_metric_history(first.run_id, "wer")
     assert [metric.step for metric in history] == [1, 2, 3]
-
-
-def test_refilling_writes_what_is_missing_and_only_that(
-    experiment: Experiment, tmp_path: Path
-) -> None:
-    def known(outcome: str) -> dict[str, object]:
-        evaluations = [evaluation(1), evaluation(2, 0.4)]
-        return {"config": CONFIG, "outcome": outcome, "evaluations": evaluations, "phase": "refine"}
-
-    study = optuna.create_study()
-    for state, outcome in [
-        (TrialState.COMPLETE, "finished"),
-        (TrialState.PRUNED, "pruned"),
-        (TrialState.FAIL, "crashed"),
-        (TrialState.COMPLETE, "finished"),
-        (TrialState.WAITING, "waiting"),
-    ]:
-        value = 0.4 if state == TrialState.COMPLETE else None
-        study.add_trial(create_trial(state=state, value=value, user_attrs=known(outcome)))
-    tracker = Tracker(experiment)
-    logged = tracker.start(0, params=CONFIG)
-    logged.finish("finished")
-    tracker.start(2, params=CONFIG).log_evaluation(evaluation(1))  # its worker was killed
-    (tmp_path / "trials" / "3").mkdir(parents=True)
-    (tmp_path / "trials" / "3" / "config.json").write_text("{}")
-
-    assert refill(experiment, study.trials, tmp_path) == 3
-    assert refill(experiment, study.trials, tmp_path) == 0
-    found = trials(experiment)
-    statuses = {number: run.info.status for number, run in found.items()}
-    assert statuses == {"0": "FINISHED", "1": "KILLED", "2": "FAILED", "3": "FINISHED"}
-    assert found["1"].data.tags["phase"] == "refine"
-    for number in "123":
-        run_id = found[number].info.run_id
-        history = client(experiment).get_metric_history(run_id, "wer")
-        assert [(metric.step, metric.value) for metric in history] == [(1, 0.5), (2, 0.4)]
-    files = client(experiment).list_artifacts(found["3"].info.run_id)
-    assert [file.path for file in files] == ["config.json"]
 
 
 # ── The report ───────────────────────────────────────────────────────────────────────────
