@@ -19,7 +19,6 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
-from scipy.stats import qmc
 
 from study.space import Dimension, Number
 
@@ -41,6 +40,8 @@ def even_sample(space: Mapping[str, Dimension], count: int, seed: int) -> list[d
     """
     if not space or not count:
         return [{} for _ in range(count)]
+    from scipy.stats import qmc  # takes a second, and only the start of a study needs it
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # balance at powers of two: any count will do
         points = qmc.Sobol(len(space), scramble=True, rng=seed).random(count)

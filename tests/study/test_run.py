@@ -419,12 +419,3 @@ def test_a_study_that_has_not_begun_has_no_report(
     code, _, errors = _main(monkeypatch, capsys, "report", TINY, "-o", f"runs={tmp_path}")
     assert code == 2
     assert "has not begun" in errors
-
-
-def test_help_needs_no_heavy_library() -> None:
-    heavy = "torch optuna mlflow pandas pydantic"
-    code = f"import sys, study.__main__; print([m for m in {heavy.split()} if m in sys.modules])"
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert result.stdout.strip() == "[]"
