@@ -10,9 +10,7 @@ Nothing here reads the corpus: what a network needs besides its weights lies in 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import fields
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -23,47 +21,14 @@ from model.config import NetworkConfig
 from study.config import StudyConfig
 from study.data.config import FeatureConfig
 from study.errors import InputError
+from study.transcription.trained import Ready, Trained, load
 
-if TYPE_CHECKING:
-    import torch
-
-    from model.recogniser import Recogniser
-    from study.data.tokens import Tokenizer
+__all__ = ["TOKENS", "Ready", "Trained", "load", "trained", "winner"]
 
 TOKENS = "tokens"
 """The folder in a study's folder that holds its tokenizer."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """A network that a study trained: what it is, and where its files are."""
-
-    trial: int
-    """The number of the trial that trained it."""
-    label: str
-    """`trial 12`, `predicted best`, or the anchor's name."""
-    wer: float
-    """Its word error rate on dev, greedy; a fraction."""
-    test_wer: float | None
-    """That on test; None of a trial that is no finalist."""
-    network: NetworkConfig
-    features: FeatureConfig
-    """How the features that it hears are made."""
-    checkpoint: Path
-    """Its weights, the normalisation of features included: a state dict of `Recogniser`."""
-    tokens: Path
-    """The folder of its tokenizer."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ready:
-    """A trained network with all that it takes to transcribe speech."""
-
-    recogniser: Recogniser
-    """In eval mode."""
-    tokenizer: Tokenizer
-    features: FeatureConfig
-    """For `study.data.features.LogMel`."""
+LONGEST = 20.0
+"""Seconds; of the utterances of studies that do not tell how long theirs are."""
 
 
 def winner(config: StudyConfig, study: optuna.Study) -> Trained:
@@ -106,38 +71,16 @@ def trained(config: StudyConfig, study: optuna.Study, number: int) -> Trained:
             "trains nothing where nothing is left to train"
         )
     return Trained(
+        study=config.name,
         trial=number,
         label=_label(trial),
         wer=min(trial.intermediate_values.values()),
         test_wer=trial.user_attrs.get("test_wer"),
         network=_network(trial),
         features=TypeAdapter(FeatureConfig).validate_python(study.user_attrs["config"]["features"]),
+        longest=_longest(study),
         checkpoint=checkpoint,
         tokens=tokens,
-    )
-
-
-def load(chosen: Trained, device: torch.device) -> Ready:
-    """Read the files of a network. Raises `InputError` where they do not fit together."""
-    import torch
-
-    from model.recogniser import Recogniser
-    from study.data.tokens import open_tokenizer
-
-    tokenizer = open_tokenizer(chosen.tokens)
-    recogniser = Recogniser(
-        chosen.network, mels=chosen.features.mels, vocabulary=tokenizer.vocabulary
-    )
-    state = torch.load(chosen.checkpoint, map_location="cpu", weights_only=True)
-    try:
-        recogniser.load_state_dict(state)
-    except RuntimeError as error:
-        raise InputError(
-            f"{chosen.checkpoint}: is not of the network and the tokens of trial {chosen.trial} "
-            f"({str(error).splitlines()[-1].strip()})"
-        ) from None
-    return Ready(
-        recogniser=recogniser.to(device).eval(), tokenizer=tokenizer, features=chosen.features
     )
 
 
@@ -145,6 +88,11 @@ def _label(trial: FrozenTrial) -> str:
     attributes = trial.user_attrs
     label = attributes.get("finalist") or attributes.get("anchor") or f"trial {trial.number}"
     return str(label)
+
+
+def _longest(study: optuna.Study) -> float:
+    splits = study.user_attrs.get("corpus", {}).get("splits", {})
+    return max((split.get("longest", LONGEST) for split in splits.values()), default=LONGEST)
 
 
 def _network(trial: FrozenTrial) -> NetworkConfig:

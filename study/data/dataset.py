@@ -44,10 +44,15 @@ class Split:
         return [int(length) for length in self.store.lengths[self.numbers]]
 
     def summary(self) -> dict[str, int | float]:
-        """How much there is: utterances, hours, speakers (0 where unknown), words."""
+        """How much there is: utterances, hours, speakers (0 where unknown), words.
+
+        `longest` is in seconds, of one utterance.
+        """
+        lengths = self.lengths
         return {
             "utterances": len(self),
-            "hours": sum(self.lengths) * self.hop / 3600,
+            "hours": sum(lengths) * self.hop / 3600,
+            "longest": max(lengths) * self.hop,
             "speakers": len({u.speaker for u in self.utterances if u.speaker is not None}),
             "words": sum(len(u.text.split()) for u in self.utterances),
         }

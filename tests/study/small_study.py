@@ -41,7 +41,9 @@ def small_config(folder: Path, *options: str) -> StudyConfig:
 def train(config: StudyConfig) -> None:
     """Run all its trials."""
     dataset = open_dataset(config)
-    study = create_study(config, {"corpus": {"fingerprint": dataset.fingerprint}})
+    splits = {name: split.summary() for name, split in dataset.splits.items()}
+    corpus = {"fingerprint": dataset.fingerprint, "splits": splits}
+    study = create_study(config, {"corpus": corpus})
     dataset.tokenizer.save(config.folder / TOKENS)
     laboratory = Laboratory(
         config=config,

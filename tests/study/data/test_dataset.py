@@ -274,6 +274,7 @@ def test_the_summary_counts_what_is_usable(folder: Path) -> None:
     assert summary == {
         "utterances": 4,
         "hours": pytest.approx(4 * 101 * 0.01 / 3600),
+        "longest": pytest.approx(1.01),
         "speakers": 4,
         "words": 9,
     }

@@ -1,0 +1,1 @@
+"""A trained network at work: recordings in, text out. Knows neither Optuna nor the training."""
