@@ -80,8 +80,11 @@ class Answer:
     """The above for a person."""
 
 
-def answer_data(record: StudyRecord) -> Answer:
-    """Return the best trial, the anchors, the counts, and a sentence that says them."""
+def answer_data(record: StudyRecord, tested: str = "") -> Answer:
+    """Return the best trial, the anchors, the counts, and a sentence that says them.
+
+    `tested` says which differences between the finalists are shown (`reports.comparison`).
+    """
     best = best_of(record)
     anchors = _anchors(record)
     counts = record.trials["outcome"].value_counts()
@@ -93,7 +96,7 @@ def answer_data(record: StudyRecord) -> Answer:
         finalists=record.finals,
         anchors=anchors,
         seed_spread=_seed_spread(record),
-        sentence=_sentence(record, best, anchors),
+        sentence=" ".join(filter(None, [_sentence(record, best, anchors), tested])),
     )
 
 

@@ -23,7 +23,7 @@ from reports.answer import Answer, answer_data, configuration_sentence
 from reports.answers import Answers, answers_data, as_json
 from reports.card import MARKS, MEANINGS, card_data
 from reports.checks import checks_data
-from reports.comparison import comparison_data, told
+from reports.comparison import comparison_data, comparison_panels, told
 from reports.cost import cost_panels
 from reports.curves import CurveData, curve_panels, curves_data
 from reports.effects import effect_panels
@@ -31,6 +31,7 @@ from reports.equal_size import equal_size_data, equal_size_panels
 from reports.importance import FEWEST, RELIABLE, RESAMPLES, importance_data, importance_panels
 from reports.interactions import interaction_panels, interactions_data
 from reports.landscape import read_landscape
+from reports.mistakes import mistakes_panels
 from reports.questions import QUESTIONS, SIX, edge_note, label_of, question_data
 from reports.recognition import recognition_data
 from reports.record import StudyRecord, read_study
@@ -41,7 +42,17 @@ from reports.verdicts import VERDICTS, verdicts
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
-FIGURES = ("effects", "interactions", "importance", "cost", "equal-size", "curves", "checks")
+FIGURES = (
+    "effects",
+    "interactions",
+    "finalists",
+    "importance",
+    "cost",
+    "equal-size",
+    "curves",
+    "checks",
+    "recognition",
+)
 """Every figure's name, in the order of the page; each is a file `figures/<name>.svg` and `.png`."""
 
 GROUPS = {
@@ -68,21 +79,30 @@ def write_report(
 ) -> ReportFiles:
     """Read the study, draw, and write every file; see `reports.write`."""
     record = read_study(storage, study_name)
-    answer = answer_data(record)
+    comparison = comparison_data(record.finals, trials_folder)
+    answer = answer_data(record, comparison.verdict)
     landscape = read_landscape(record)
     answered = verdicts(record, landscape)
     interactions = interactions_data(landscape)
     importance = importance_data(record)
     checks = checks_data(record)
     equal_size = equal_size_data(record)
+    recognition = recognition_data(record, trials_folder)
     figures = {
         "effects": _Figure(panels=effect_panels(record, answered), columns=3),
         "interactions": _Figure(panels=interaction_panels(interactions), columns=1),
+        "finalists": _Figure(panels=comparison_panels(comparison), columns=2),
         "importance": _Figure(panels=importance_panels(importance), columns=2),
         "cost": _Figure(panels=cost_panels(record), columns=2),
         "equal-size": _Figure(panels=equal_size_panels(equal_size), columns=3),
         "curves": _Figure(panels=curve_panels(record), columns=2),
         "checks": _Figure(panels=list(checks.panels), columns=2),
+        "recognition": _Figure(
+            panels=mistakes_panels(
+                recognition.mistakes, [network.name for network in recognition.networks]
+            ),
+            columns=2,
+        ),
     }
     content = {
         **_headline(record, answer),
@@ -103,8 +123,8 @@ def write_report(
         "checks": checks,
         "equal_size": equal_size,
         "equal_size_panels": figures["equal-size"].panels,
-        "comparison": comparison_data(record.finals, trials_folder),
-        "recognition": recognition_data(trials_folder, answer.best.number if answer.best else None),
+        "comparison": comparison,
+        "recognition": recognition,
         **_provenance(record),
     }
     answers = answers_data(record, answer, answered, landscape)
@@ -318,7 +338,7 @@ def _write(
 def _style() -> Markup:
     sheets = [
         resources.files("reports").joinpath(name).read_text(encoding="utf-8")
-        for name in ("style.css", "checks.css")
+        for name in ("style.css", "checks.css", "recognition.css")
     ]
     return Markup("\n".join(sheets))  # noqa: S704 - our own style sheets
 

@@ -1,35 +1,55 @@
-"""What the best trial heard: dev utterances beside their references, differences marked.
+"""What went wrong in recognition: the winner's errors beside those of an anchor.
 
-The transcripts are the `hypotheses.jsonl` of a trial: one JSON object per line with `id`,
-`reference`, `hypothesis`, `errors` and `words`.
+    data = recognition_data(record, trials_folder)
+    data.networks               # the winner, and an anchor that heard the same
+    data.worst[0].heard         # the utterance with the most errors, as each of them heard it
+
+Where there are finalists it is read from the test split, otherwise from dev: `test.jsonl` and
+`hypotheses.jsonl` of a trial (`reports.transcripts`). A configuration that was trained with several
+seeds is shown by the one that did best on dev.
 """
 
 from __future__ import annotations
 
-import json
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from reports.mistakes import mistakes_data
+from reports.transcripts import Transcripts, read_transcripts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
+    from reports.mistakes import Kinds, MistakesData
+    from reports.record import StudyRecord
+    from reports.transcripts import Utterance, Word
+
 WORST, RANDOM = 10, 5
+"""Utterances that are shown."""
+FILES = {"test": "test.jsonl", "dev": "hypotheses.jsonl"}
+"""The transcripts of a trial, by split."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Word:
-    """One step of the alignment of a reference with a hypothesis."""
+class Network:
+    """A trained network whose errors are shown."""
 
-    kind: str
-    """`same`, `substituted`, `deleted` (missed) or `inserted` (not spoken)."""
+    name: str
+    """In words: the winner, trial 12; the anchor conformer-s."""
+    trial: int
+    """Its trial."""
+    kinds: Kinds
+    """Its errors by kind."""
 
-    reference: str
-    """The word that was spoken; empty if inserted."""
 
-    hypothesis: str
-    """The word that was recognised; empty if deleted."""
+@dataclass(frozen=True, kw_only=True)
+class Heard:
+    """What one network heard in one utterance."""
+
+    words: tuple[Word, ...]
+    """The alignment with the fewest errors."""
+    errors: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,121 +57,146 @@ class Example:
     """One utterance."""
 
     id: str
-    """The utterance's name in the corpus."""
-
-    words: tuple[Word, ...]
-    """The alignment with the fewest errors."""
-
-    errors: int
-    """Errors in it."""
-
+    """Its name in the corpus."""
     spoken: int
-    """Words in the reference."""
+    """Words of the reference."""
+    heard: tuple[Heard, ...]
+    """By each network, the winner first."""
+
+    @property
+    def errors(self) -> int:
+        """The winner's errors."""
+        return self.heard[0].errors
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecognitionData:
-    """Examples of recognition, or why there are none."""
+    """What was recognised, or why there is nothing to show."""
 
+    split: str
+    """`test` or `dev`."""
+    networks: tuple[Network, ...]
+    """The winner, and an anchor (or another finalist, where the winner is the anchor) if any."""
+    mistakes: MistakesData | None
+    """Their errors."""
     worst: tuple[Example, ...]
-    """The utterances with the most errors, worst first."""
-
+    """The utterances with the winner's most errors, worst first."""
     drawn: tuple[Example, ...]
     """A few others, drawn at random (the same ones each time)."""
-
-    utterances: int
-    """How many there are to choose from."""
-
     unreadable: int
-    """Lines of the file that are no utterance."""
-
+    """Lines of the winner's file that are no utterance."""
     refusal: str
-    """Why there are none; empty if there are."""
+    """Why there is nothing; empty if there is."""
 
 
-def recognition_data(trials_folder: Path | None, number: int | None) -> RecognitionData:
-    """Read the transcripts of a trial and choose the worst and a few random utterances."""
-    if number is None:
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    name: str
+    trial: int
+    transcripts: Transcripts
+
+
+def recognition_data(record: StudyRecord, trials_folder: Path | None) -> RecognitionData:
+    """Read what the winner and an anchor heard, and count and choose from it."""
+    if record.best is None:
         return _none("There is no finished trial whose transcripts could be shown.")
     if trials_folder is None:
         return _none("The trials' folder was not given, so there are no transcripts to show.")
-    path = trials_folder / str(number) / "hypotheses.jsonl"
-    if not path.is_file():
-        return _none(f"Trial {number} left no transcripts (hypotheses.jsonl).")
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    rows = [_parse(line) for line in lines if line.strip()]
-    found = [row for row in rows if row is not None]
-    if not found:
-        return _none(f"The transcripts of trial {number} hold no utterance that can be read.")
-    ranked = sorted(found, key=lambda row: (-_errors(row), row["id"]))
+    split, sources = "test", _on_test(record, trials_folder)
+    if not sources:
+        split, sources = "dev", _on_dev(record, trials_folder)
+    if not sources:
+        number = int(record.best["number"])
+        if (trials_folder / str(number) / FILES["dev"]).is_file():
+            return _none(f"The transcripts of trial {number} hold no utterance that can be read.")
+        return _none(f"Trial {number} left no transcripts ({FILES['dev']}).")
+    sources, heard = _shared(sources)
+    mistakes, aligned = mistakes_data(heard)
+    examples = [
+        Example(
+            id=item.id,
+            spoken=item.words,
+            heard=tuple(
+                Heard(
+                    words=network[place],
+                    errors=sum(word.kind != "same" for word in network[place]),
+                )
+                for network in aligned
+            ),
+        )
+        for place, item in enumerate(heard[0])
+    ]
+    ranked = sorted(examples, key=lambda example: (-example.errors, example.id))
     worst, rest = ranked[:WORST], ranked[WORST:]
-    drawn = random.Random(number).sample(rest, min(RANDOM, len(rest)))
     return RecognitionData(
-        worst=tuple(_example(row) for row in worst if _errors(row) > 0),
-        drawn=tuple(_example(row) for row in drawn),
-        utterances=len(found),
-        unreadable=len(rows) - len(found),
+        split=split,
+        networks=tuple(
+            Network(name=source.name, trial=source.trial, kinds=kinds)
+            for source, kinds in zip(sources, mistakes.kinds, strict=True)
+        ),
+        mistakes=mistakes,
+        worst=tuple(example for example in worst if example.errors),
+        drawn=tuple(random.Random(sources[0].trial).sample(rest, min(RANDOM, len(rest)))),
+        unreadable=sources[0].transcripts.unreadable,
         refusal="",
     )
 
 
-def align(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[Word, ...]:
-    """Align two sequences of words with the fewest substitutions, deletions and insertions."""
-    rows, columns = len(reference) + 1, len(hypothesis) + 1
-    cost = [[i + j if i == 0 or j == 0 else 0 for j in range(columns)] for i in range(rows)]
-    for i in range(1, rows):
-        for j in range(1, columns):
-            change = int(reference[i - 1] != hypothesis[j - 1])
-            cost[i][j] = min(cost[i - 1][j - 1] + change, cost[i - 1][j] + 1, cost[i][j - 1] + 1)
-    steps: list[Word] = []
-    i, j = rows - 1, columns - 1
-    while i or j:
-        change = int(i > 0 and j > 0 and reference[i - 1] != hypothesis[j - 1])
-        if i and j and cost[i][j] == cost[i - 1][j - 1] + change:
-            i, j = i - 1, j - 1
-            kind = "substituted" if change else "same"
-            steps.append(Word(kind=kind, reference=reference[i], hypothesis=hypothesis[j]))
-        elif i and cost[i][j] == cost[i - 1][j] + 1:
-            i -= 1
-            steps.append(Word(kind="deleted", reference=reference[i], hypothesis=""))
-        else:
-            j -= 1
-            steps.append(Word(kind="inserted", reference="", hypothesis=hypothesis[j]))
-    return tuple(reversed(steps))
+def _on_test(record: StudyRecord, folder: Path) -> list[_Source]:
+    """Return the winner and the best other anchor, or else finalist, that left a test.jsonl."""
+    known = [
+        (finalist, _Source(name=name, trial=finalist.trials[0], transcripts=transcripts))
+        for finalist in record.finals
+        if (transcripts := _read(folder, finalist.trials[0], "test")).utterances
+        for name in [f"the anchor {finalist.anchor}" if finalist.anchor else finalist.label]
+    ]
+    if not known or known[0][0] is not record.finals[0]:
+        return []
+    (_, winner), *others = known
+    others.sort(key=lambda pair: pair[0].anchor is None)
+    return [winner, *(source for _, source in others[:1])]
+
+
+def _on_dev(record: StudyRecord, folder: Path) -> list[_Source]:
+    """Return the best trial and the best trial of an anchor that left a hypotheses.jsonl."""
+    assert record.best is not None
+    number = int(record.best["number"])
+    anchors = record.results[record.results["anchor"].notna()].sort_values(["wer", "number"])
+    names = {number: f"trial {number}"}
+    for trial, anchor in zip(anchors["number"], anchors["anchor"], strict=True):
+        names[int(trial)] = f"the anchor {anchor}"
+    found = [
+        _Source(name=name, trial=trial, transcripts=transcripts)
+        for trial, name in names.items()
+        if (transcripts := _read(folder, trial, "dev")).utterances
+    ]
+    return found[:2] if found and found[0].trial == number else []
+
+
+def _read(folder: Path, trial: int, split: str) -> Transcripts:
+    return read_transcripts(folder / str(trial) / FILES[split])
+
+
+def _shared(sources: list[_Source]) -> tuple[list[_Source], list[list[Utterance]]]:
+    """Return the networks, and the utterances that all of them heard; the first alone if none."""
+    known = [{item.id: item for item in source.transcripts.utterances} for source in sources]
+    names = [
+        name
+        for name, item in known[0].items()
+        if all(name in other and other[name].reference == item.reference for other in known[1:])
+    ]
+    if not names:
+        return sources[:1], [list(known[0].values())]
+    return sources, [[each[name] for name in names] for each in known]
 
 
 def _none(refusal: str) -> RecognitionData:
-    return RecognitionData(worst=(), drawn=(), utterances=0, unreadable=0, refusal=refusal)
-
-
-def _parse(line: str) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    texts = ("id", "reference", "hypothesis")
-    if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in texts):
-        return None
-    return row
-
-
-def _errors(row: dict[str, Any]) -> int:
-    """Return the errors that the study counted; count them where it did not."""
-    told = row.get("errors")
-    return told if isinstance(told, int) else _example(row).errors
-
-
-def _example(row: dict[str, Any]) -> Example:
-    reference = _printable(row["reference"]).split()
-    words = align(reference, _printable(row["hypothesis"]).split())
-    return Example(
-        id=_printable(row["id"]),
-        words=words,
-        errors=sum(word.kind != "same" for word in words),
-        spoken=len(reference),
+    return RecognitionData(
+        split="",
+        networks=(),
+        mistakes=None,
+        worst=(),
+        drawn=(),
+        unreadable=0,
+        refusal=refusal,
     )
-
-
-def _printable(text: str) -> str:
-    """Make control characters visible: some are not allowed in a page at all."""
-    return "".join("\ufffd" if ord(c) < 32 and not c.isspace() else c for c in text)

@@ -47,7 +47,7 @@ def test_the_page_is_complete_and_needs_nothing_outside(
     assert "@import" not in html
     sections = ("answer", "effects", "importance", "cost", "curves", "trials", "recognition")
     assert set(sections) <= set(page.ids)
-    assert html.count('<svg role="img" aria-label="') == 18
+    assert html.count('<svg role="img" aria-label="') == 19
     assert "3 utterances are shorter than 0.3 s" in page.text
     assert "4be1c0ffee" in page.text and "learning_rate:" in page.text
     assert "37.2 min of train (960 utterances, 24 speakers)" in page.text
@@ -131,7 +131,15 @@ def test_figures_of_an_earlier_report_do_not_stay(
 ) -> None:
     assert {path.name for path in files.figures} == {
         f"{name}.{kind}"
-        for name in ("effects", "importance", "cost", "curves", "equal-size", "checks")
+        for name in (
+            "effects",
+            "importance",
+            "cost",
+            "curves",
+            "equal-size",
+            "checks",
+            "recognition",
+        )
         for kind in ("svg", "png")
     }
     folder = shutil.copytree(files.html.parent, tmp_path / "report")

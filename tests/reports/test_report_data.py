@@ -14,16 +14,15 @@ from reports.curves import curves_data
 from reports.effects import effects_data, wer_limits
 from reports.importance import importance_data
 from reports.questions import edge_note, question_data
-from reports.recognition import align, recognition_data
 from reports.record import Searched, StudyRecord, read_study
 from reports.redaction import redact
+from reports.transcripts import align
 from reports.trials import as_csv
 from tests.reports.simulated import (
     ANCHORS,
     SimulatedStudy,
     draw,
     simulated_trial,
-    write_transcripts,
 )
 
 Simulate = Callable[..., SimulatedStudy]
@@ -194,19 +193,6 @@ def test_alignment_counts_as_few_errors_as_jiwer() -> None:
         )
         assert [word.reference for word in words if word.reference] == reference
         assert [word.hypothesis for word in words if word.hypothesis] == hypothesis
-
-
-def test_examples_of_recognition(empty_study: SimulatedStudy) -> None:
-    folder = empty_study.trials_folder
-    write_transcripts(folder / "5", random.Random(0))
-    data = recognition_data(folder, 5)
-    assert (len(data.worst), len(data.drawn), data.utterances) == (10, 5, 40)
-    errors = [example.errors for example in data.worst]
-    assert errors == sorted(errors, reverse=True)
-    assert max(example.errors for example in data.drawn) <= errors[-1]
-    assert not {e.id for e in data.worst} & {e.id for e in data.drawn}
-    assert data == recognition_data(folder, 5)
-    assert "left no transcripts" in recognition_data(folder, 6).refusal
 
 
 @pytest.mark.parametrize(

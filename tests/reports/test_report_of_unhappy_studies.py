@@ -60,7 +60,7 @@ def test_one_trial(simulate: Simulate) -> None:
     assert files.answer.best is not None and files.answer.best.anchor == "conformer-s"
     assert "the anchor conformer-s" in page.text
     assert "Importances need at least 4 finished explore trials" in page.text
-    assert {path.stem for path in files.figures} == {"effects", "cost", "curves"}
+    assert {path.stem for path in files.figures} == {"effects", "cost", "curves", "recognition"}
 
 
 @pytest.mark.parametrize("outcome", ["pruned", "crashed", "diverged", "out_of_memory"])
