@@ -51,9 +51,7 @@ def save(
         torch.save(state, temporary)
 
 
-def restore(
-    file: Path, identity: str, network: nn.Module, optimiser: Optimiser
-) -> Progress:
+def restore(file: Path, identity: str, network: nn.Module, optimiser: Optimiser) -> Progress:
     """Continue from a checkpoint of the same trial, or start where there is none.
 
     `identity` tells trials apart: a checkpoint of another configuration, seed, corpus or version of
