@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from study.commands import answers, corpora, networks, studies, winner
+from study.commands import answers, corpora, networks, studies, watching, winner
 from study.errors import InputError
 
 app = typer.Typer(
@@ -21,7 +21,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for commands in (studies, answers, winner, corpora, networks):
+for commands in (studies, watching, answers, winner, corpora, networks):
     app.add_typer(commands.app)
 
 

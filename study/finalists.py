@@ -25,11 +25,9 @@ from study.config import SEARCHABLE, StudyConfig
 from study.data.batches import Batches
 from study.data.dataset import Dataset
 from study.space import Number
-from study.storage import alone
+from study.storage import FINALIST, alone, search_is_over
 from study.training.evaluation import recognise, write_hypotheses
 from study.training.loop import EVALUATION_BATCH
-
-PHASE = "finalist"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,15 +39,6 @@ class Finalist:
     parameters: dict[str, Number]
     """Its value of everything that is searched."""
     anchor: str | None = None
-
-
-def search_is_over(study: optuna.Study) -> bool:
-    """Whether every trial of explore and refine has an outcome."""
-    return all(
-        trial.state.is_finished()
-        for trial in study.get_trials(deepcopy=False)
-        if trial.user_attrs.get("phase") != PHASE
-    )
 
 
 def select(config: StudyConfig, study: optuna.Study) -> list[Finalist]:
@@ -92,18 +81,18 @@ def enqueue(config: StudyConfig, study: optuna.Study) -> int:
     Nothing is added before every trial of the search has an outcome.
     """
     with alone(config):
-        return _enqueue(config, study) if search_is_over(study) else 0
+        return _enqueue(config, study) if search_is_over(study.get_trials(deepcopy=False)) else 0
 
 
 def _enqueue(config: StudyConfig, study: optuna.Study) -> int:
     there = Counter(
         trial.user_attrs["finalist"]
         for trial in study.get_trials(deepcopy=False)
-        if trial.user_attrs.get("phase") == PHASE
+        if trial.user_attrs.get("phase") == FINALIST
     )
     added = 0
     for finalist in select(config, study):
-        attributes = {"phase": PHASE, "finalist": finalist.label}
+        attributes = {"phase": FINALIST, "finalist": finalist.label}
         if finalist.anchor is not None:
             attributes["anchor"] = finalist.anchor
         for _ in range(there[finalist.label], config.finalists.seeds):
@@ -145,5 +134,5 @@ def _is_result(trial: FrozenTrial) -> bool:
     return (
         trial.state == TrialState.COMPLETE
         and trial.user_attrs.get("outcome") == "finished"
-        and trial.user_attrs.get("phase") != PHASE
+        and trial.user_attrs.get("phase") != FINALIST
     )

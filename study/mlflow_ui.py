@@ -121,8 +121,14 @@ def server(
             _stop(process)
 
 
-def free_port(host: str, port: int | None, say: Callable[[str], None] = print) -> int:
-    """The port itself when it is free; for None the first free one from 5000 on, and say so.
+def free_port(
+    host: str,
+    port: int | None,
+    say: Callable[[str], None] = print,
+    *,
+    first: int = _FIRST_PORT,
+) -> int:
+    """The port itself when it is free; for None the first free one from `first` on, and say so.
 
     Raises:
         InputError: when the named port is in use, or none is free.
@@ -132,14 +138,12 @@ def free_port(host: str, port: int | None, say: Callable[[str], None] = print) -
         if not _is_free(host, port):
             raise InputError(f"Port {port} of {host} is in use: name another one, or none.")
         return port
-    for candidate in range(_FIRST_PORT, _FIRST_PORT + _PORTS_TRIED):
+    for candidate in range(first, first + _PORTS_TRIED):
         if _is_free(host, candidate):
-            if candidate != _FIRST_PORT:
-                say(f"Port {_FIRST_PORT} is in use; taking {candidate}.")
+            if candidate != first:
+                say(f"Port {first} is in use; taking {candidate}.")
             return candidate
-    raise InputError(
-        f"No port from {_FIRST_PORT} to {_FIRST_PORT + _PORTS_TRIED - 1} of {host} is free."
-    )
+    raise InputError(f"No port from {first} to {first + _PORTS_TRIED - 1} of {host} is free.")
 
 
 def _is_free(host: str, port: int) -> bool:

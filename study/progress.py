@@ -21,9 +21,13 @@ from rich.table import Table
 from rich.text import Text
 
 from model.config import SHAPE
+from study.config import StudyConfig
+from study.storage import FINALIST, search_is_over
 
 ENOUGH = 0.5
 """Trials, or parts of them, that an estimate of the time left needs."""
+SHARES = 24
+"""Characters of the bar."""
 
 
 def shape_in_words(values: dict[str, Any]) -> str:
@@ -42,31 +46,49 @@ def duration_in_words(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def seconds_of(trial: FrozenTrial) -> float:
+    """Seconds of training and evaluation that a trial has had, interruptions apart."""
+    evaluations = trial.user_attrs.get("evaluations", [])
+    if not evaluations:
+        return 0.0
+    return float(evaluations[-1]["train_seconds"] + sum(e["evaluate_seconds"] for e in evaluations))
+
+
+def outcome_in_words(trial: FrozenTrial) -> str:
+    """How a trial ended, or what it is doing."""
+    return str(trial.user_attrs.get("outcome", trial.state.name.lower())).replace("_", " ")
+
+
 @dataclass
 class Watch:
     """The state of a study's trials, refreshed from its storage."""
 
     study: optuna.Study
-    workers: int
-    evaluations: int
-    """Evaluations of a trial that is trained to the end."""
+    config: StudyConfig
     console: Console
-    planned: int = 0
-    """Trials in all, as far as that is known before the finalists are chosen."""
     began: float = field(default_factory=time.monotonic)
     trials: list[FrozenTrial] = field(default_factory=list)
     _told: set[int] = field(default_factory=set)
-    _already: int = 0
 
     def __post_init__(self) -> None:
         self.refresh()
         self._told = {trial.number for trial in self.finished}
-        self._already = len(self.finished)
 
     @property
     def total(self) -> int:
-        """Trials that there are, or that there will be."""
-        return max(len(self.trials), self.planned)
+        """Trials that there are, or that there will be: finalists are chosen when the search ends.
+
+        Where the search is over and none follow, there are no more to come.
+        """
+        chosen = any(t.user_attrs.get("phase") == FINALIST for t in self.trials)
+        if chosen or search_is_over(self.trials):
+            return len(self.trials)
+        return len(self.trials) + self.config.finalist_trials
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of a trial that is trained to the end."""
+        return self.config.training.evaluations
 
     def refresh(self) -> None:
         """Read the storage."""
@@ -97,17 +119,22 @@ class Watch:
         ]
         return min(results, key=lambda t: t.value if t.value is not None else 0.0, default=None)
 
-    def seconds_left(self) -> float | None:
-        """An estimate from the trials done since this began; None as long as that is too little."""
-        under_way = sum(map(self._share, self.running))
-        done = len(self.finished) - self._already + under_way
-        if done < ENOUGH:
-            return None
-        remaining = self.total - len(self.finished) - under_way
-        return (time.monotonic() - self.began) / done * remaining
+    def seconds_left(self, workers: int) -> float | None:
+        """An estimate from the seconds that trials took so far, with this many at a time.
 
-    def _share(self, trial: FrozenTrial) -> float:
-        return len(trial.user_attrs.get("evaluations", [])) / self.evaluations
+        None as long as that is too little to tell. Trials that were stopped early count as they
+        are: those that are still to come are stopped as often.
+        """
+        under_way = sum(map(self.share, self.running))
+        done = len(self.finished) + under_way
+        seconds = sum(seconds_of(trial) for trial in (*self.finished, *self.running))
+        if done < ENOUGH or not seconds or not workers:
+            return None
+        return seconds / done * (self.total - done) / workers
+
+    def share(self, trial: FrozenTrial) -> float:
+        """How much of its full budget a trial has had."""
+        return min(1.0, len(trial.user_attrs.get("evaluations", [])) / self.evaluations)
 
     def lines(self) -> Iterator[str]:
         """A line for each trial that finished since the last call."""
@@ -121,41 +148,46 @@ class Watch:
         wer = "" if trial.value is None else f"WER {trial.value:6.1%}  "
         shape = shape_in_words(attributes["config"]) if "config" in attributes else ""
         name = f" {attributes['anchor']}" if "anchor" in attributes else ""
-        outcome = attributes.get("outcome", trial.state.name.lower()).replace("_", " ")
+        outcome = outcome_in_words(trial)
         done = f"{len(self.finished)}/{self.total}"
         return f"trial {trial.number:<3} {outcome:9} {wer}{shape}{name}  ({done})"
 
-    def render(self) -> RenderableType:
-        """The live display, within 80 columns."""
+    def head(self, seconds: float, workers: int) -> Table:
+        """How much is done after some seconds, and how long the rest should take."""
         done, total = len(self.finished), self.total
-        left = self.seconds_left()
-        head = Table.grid(padding=(0, 2))
-        head.add_row(
+        left = self.seconds_left(workers)
+        line = Table.grid(padding=(0, 2))
+        under_way = sum(map(self.share, self.running))
+        line.add_row(
             Text(f"{done} of {total} trials", style="bold"),
-            ProgressBar(
-                total=total, completed=done + sum(map(self._share, self.running)), width=24
-            ),
+            ProgressBar(total=max(total, 1), completed=done + under_way, width=SHARES),
             Text(
-                f"{duration_in_words(time.monotonic() - self.began)}"
+                duration_in_words(seconds)
                 + (f", about {duration_in_words(left)} left" if left is not None else "")
             ),
         )
+        return line
+
+    def foot(self) -> Text:
+        """The best trial so far."""
+        best = self.best
+        if best is None:
+            return Text("no trial has finished yet", style="dim")
+        return Text(
+            f"best so far: {best.value:.1%} WER, trial {best.number}: "
+            f"{shape_in_words(best.user_attrs['config'])}",
+            style="green",
+        )
+
+    def render(self) -> RenderableType:
+        """The live display, within 80 columns."""
         table = Table(box=None, padding=(0, 1), header_style="dim")
         for column in ("trial", "training", "eval", "epoch", "loss", "WER", "for"):
             table.add_column(column, justify="left" if column == "training" else "right")
         for trial in self.running:
             table.add_row(*self._row(trial))
-        best = self.best
-        foot = (
-            Text("no trial has finished yet", style="dim")
-            if best is None
-            else Text(
-                f"best so far: {best.value:.1%} WER, trial {best.number}: "
-                f"{shape_in_words(best.user_attrs['config'])}",
-                style="green",
-            )
-        )
-        return Group(head, table, foot)
+        head = self.head(time.monotonic() - self.began, len(self.running))
+        return Group(head, table, self.foot())
 
     def _row(self, trial: FrozenTrial) -> Iterator[str]:
         attributes = trial.user_attrs

@@ -19,6 +19,7 @@ from study.config_file import dump
 from study.data.corpus import SPLITS
 from study.data.dataset import Dataset
 from study.files import write_atomically
+from study.invocation import command
 from study.launchers import LAUNCHERS
 from study.progress import Watch, duration_in_words, shown, step
 from study.storage import create_study, reclaim
@@ -47,13 +48,7 @@ def run(config: StudyConfig, console: Console, arguments: str = "") -> int:
     lost = reclaim(study)
     if not _waiting(study):
         finalists.enqueue(config, study)
-    watch = Watch(
-        study,
-        _workers(config, device),
-        config.training.evaluations,
-        console,
-        planned=_planned(config, study),
-    )
+    watch = Watch(study, config, console)
     if lost:
         numbers = ", ".join(str(trial.number) for trial in lost)
         console.print(f"Trials {numbers} had lost their worker; they go on from their checkpoints.")
@@ -68,14 +63,14 @@ def run(config: StudyConfig, console: Console, arguments: str = "") -> int:
         if watch.finished:
             done = f"{len(watch.finished)} of {watch.total} trials have an outcome"
             console.print(f"Going on with the study '{config.name}': {done}.", highlight=False)
-        code = _train(config, study, watch)
+        workers = _workers(config, device)
+        code = _train(config, study, watch, workers)
         if code == 0 and (added := finalists.enqueue(config, study)):
-            watch.planned = 0
             watch.refresh()
             console.print(
                 f"The search is done. Finalists, with fresh seeds: {added} trials.", highlight=False
             )
-            code = _train(config, study, watch)
+            code = _train(config, study, watch, workers)
         if code == INTERRUPTED:
             tracking.end_study(experiment)
             console.print(
@@ -97,14 +92,6 @@ def run(config: StudyConfig, console: Console, arguments: str = "") -> int:
 
 def _waiting(study: optuna.Study) -> bool:
     return bool(study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
-
-
-def _planned(config: StudyConfig, study: optuna.Study) -> int:
-    """Trials in all: until the finalists are chosen, those that there should be."""
-    trials = study.get_trials(deepcopy=False)
-    chosen = any(trial.user_attrs.get("phase") == finalists.PHASE for trial in trials)
-    over = finalists.search_is_over(study)
-    return 0 if chosen or over else config.trials + config.finalist_trials
 
 
 def _open_dataset(config: StudyConfig, console: Console) -> Dataset:
@@ -150,14 +137,14 @@ def _workers(config: StudyConfig, device: str) -> int:
     return config.launcher.workers or (provenance.cores() if device == "cpu" else 1)
 
 
-def _train(config: StudyConfig, study: optuna.Study, watch: Watch) -> int:
-    """Run workers until no trial waits, or until nothing moves any more."""
+def _train(config: StudyConfig, study: optuna.Study, watch: Watch, most: int) -> int:
+    """Run workers, at most so many, until no trial waits, or until nothing moves any more."""
     file = config.folder / "study.yaml"
     write_atomically(file, dump(config))
     with shown(watch):
         while watch.waiting:
             before = len(watch.finished)
-            workers = min(watch.workers, watch.waiting)
+            workers = min(most, watch.waiting)
             processes = LAUNCHERS[config.launcher.kind](file, workers, config.folder / "logs")
             try:
                 while any(process.poll() is None for process in processes):
@@ -211,10 +198,10 @@ def _report(config: StudyConfig, study: optuna.Study, console: Console, argument
     console.print()
     console.print(f"report   {_short(files.html)}", highlight=False, soft_wrap=True)
     if experiment is not None and not missing:
-        console.print(f"MLflow   python -m study ui{arguments}", highlight=False, soft_wrap=True)
+        console.print(f"MLflow   {command('ui', arguments)}", highlight=False, soft_wrap=True)
     elif config.tracking.enabled:
         console.print(
-            f"MLflow   lacks some of this; once it answers: python -m study sync{arguments}",
+            f"MLflow   lacks some of this; once it answers: {command('sync', arguments)}",
             highlight=False,
             soft_wrap=True,
         )

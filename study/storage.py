@@ -15,7 +15,7 @@ import socket
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,9 @@ GROWING = (
 """Keys by which a begun study may ask for more trials."""
 PRACTICAL = ("name", "runs", "device", "storage", "launcher", "tracking")
 """Keys that do not change what a study finds out."""
+
+FINALIST = "finalist"
+"""The phase of the trials that follow the search."""
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=ExperimentalWarning, module="optuna")
@@ -189,6 +192,11 @@ def _enqueue(study: optuna.Study, config: StudyConfig) -> None:
         study.enqueue_trial({}, user_attrs={"phase": "refine", **spared})
 
 
+def search_is_over(trials: Iterable[FrozenTrial]) -> bool:
+    """Whether every trial of explore and refine has an outcome."""
+    return all(t.state.is_finished() for t in trials if t.user_attrs.get("phase") != FINALIST)
+
+
 @contextlib.contextmanager
 def alone(config: StudyConfig) -> Iterator[None]:
     """Keep the other processes of this machine out while the block runs.
@@ -225,19 +233,24 @@ def hand_back(study: optuna.Study, trial_id: int) -> None:
         study._storage.set_trial_state_values(trial_id, TrialState.WAITING)
 
 
-def reclaim(study: optuna.Study) -> list[FrozenTrial]:
-    """Hand back the trials of workers that died: their process is gone, or their heartbeat."""
+def lost(study: optuna.Study) -> list[FrozenTrial]:
+    """Running trials whose worker died: its process is gone, or its heartbeat."""
     storage = study._storage
     assert isinstance(storage, BaseHeartbeat)
     stale = set(storage._get_stale_trial_ids(study._study_id))
-    lost = [
+    return [
         trial
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         if trial._trial_id in stale or _is_dead(trial.user_attrs.get("worker", ""))
     ]
-    for trial in lost:
+
+
+def reclaim(study: optuna.Study) -> list[FrozenTrial]:
+    """Hand back the trials of workers that died."""
+    found = lost(study)
+    for trial in found:
         hand_back(study, trial._trial_id)
-    return lost
+    return found
 
 
 def worker_name() -> str:

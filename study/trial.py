@@ -31,7 +31,7 @@ from study.data.dataset import Dataset
 from study.files import write_atomically
 from study.sampler import derived_seed
 from study.space import Number
-from study.storage import hand_back, heartbeat
+from study.storage import FINALIST, hand_back, heartbeat
 from study.tracking import (
     Tracker,
     TrialRun,
@@ -81,7 +81,7 @@ def run_trial(laboratory: Laboratory, trial: optuna.Trial) -> str:
         with heartbeat(laboratory.study, trial._trial_id):
             run, evaluations = _begin(laboratory, trial)
             outcome = _follow(laboratory.study, trial, run, evaluations)
-            if outcome == "finished" and trial.user_attrs.get("phase") == finalists.PHASE:
+            if outcome == "finished" and trial.user_attrs.get("phase") == FINALIST:
                 _score(laboratory, trial)
     except Interrupted:
         outcome = "stopped"

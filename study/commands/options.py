@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from study.errors import InputError
+from study.invocation import program
 
 if TYPE_CHECKING:
     import optuna
@@ -49,7 +51,10 @@ def load_study(
 def begun(config: StudyConfig) -> StudyConfig:
     """The same study; raises `InputError` where it has not begun."""
     if config.storage is None and not (config.folder / "study.db").is_file():
-        raise InputError(f"the study '{config.name}' has not begun: there is no {config.folder}")
+        raise InputError(
+            f"the study '{config.name}' has not begun: there is no {config.folder}; "
+            f"{program()} run begins it"
+        )
     return config
 
 
@@ -62,8 +67,19 @@ def open_begun(config: StudyConfig) -> optuna.Study:
     except KeyError:
         study = None
     if study is None or "config" not in study.user_attrs:
-        raise InputError(f"the study '{config.name}' has not begun: run it first")
+        raise InputError(
+            f"the study '{config.name}' has not begun: its storage has none of that name; "
+            f"{program()} run begins it"
+        )
     return study
+
+
+def as_given(file: Path, overrides: list[str] | None) -> str:
+    """The arguments with which other commands find the same study."""
+    given = [str(file)] if file != DEFAULT else []
+    for option in overrides or []:
+        given += ["-o", option]
+    return shlex.join(given)
 
 
 def console() -> Console:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import sys
 from typing import Annotated
 
@@ -15,6 +14,7 @@ from study.commands.options import (
     File,
     Overrides,
     Workers,
+    as_given,
     console,
     load_study,
     open_begun,
@@ -36,10 +36,7 @@ def run(
     from study.runner import run as run_study
 
     config = load_study(file, override, workers=workers, device=device)
-    given = [str(file)] if file != DEFAULT else []
-    for option in override or []:
-        given += ["-o", option]
-    raise typer.Exit(run_study(config, console(), "".join(f" {shlex.quote(g)}" for g in given)))
+    raise typer.Exit(run_study(config, console(), as_given(file, override)))
 
 
 @app.command(rich_help_panel=PANEL)
@@ -63,15 +60,15 @@ def train_finalists(
     device: Device = None,
 ) -> None:
     """Train the finalists of a finished search: more of them with -o finalists.seeds=5."""
-    from study.finalists import search_is_over
     from study.runner import run as run_study
+    from study.storage import search_is_over
 
     config = load_study(file, override, workers=workers, device=device)
-    if not search_is_over(open_begun(config)):
+    if not search_is_over(open_begun(config).get_trials(deepcopy=False)):
         raise InputError(
             f"the search of the study '{config.name}' is not over: run it to its end first"
         )
-    raise typer.Exit(run_study(config, console()))
+    raise typer.Exit(run_study(config, console(), as_given(file, override)))
 
 
 @app.command(rich_help_panel=PANEL)

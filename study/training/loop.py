@@ -31,7 +31,7 @@ from study.training import checkpoint
 from study.training.config import TrainingConfig
 from study.training.evaluation import recognise, write_hypotheses
 from study.training.optimiser import Optimiser
-from study.training.step import Diverged, Stepper
+from study.training.step import Stepper
 
 READ_EVERY = 50
 """Steps after which a GPU is asked for its losses, so that a diverged trial ends soon."""

@@ -12,9 +12,9 @@ from optuna.trial import TrialState
 from reports.record import read_study
 from study.config import StudyConfig
 from study.errors import InputError
-from study.finalists import PHASE, enqueue, search_is_over, select
+from study.finalists import enqueue, select
 from study.sampler import OrderedSampler
-from study.storage import claim, create_study, open_study
+from study.storage import FINALIST, claim, create_study, open_study, search_is_over
 from tests.reports.planted_study import Formula, conduct, planted_config
 from tests.reports.test_answers import SURFACE
 
@@ -28,7 +28,7 @@ def _config(folder: Path, **finalists: Any) -> StudyConfig:
 
 
 def _finalists(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    return [trial for trial in study.trials if trial.user_attrs.get("phase") == PHASE]
+    return [trial for trial in study.trials if trial.user_attrs.get("phase") == FINALIST]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def conducted(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyConfig, op
 def test_none_are_chosen_before_the_search_is_over(tmp_path: Path) -> None:
     config = _config(tmp_path, top=2, seeds=3)
     study = create_study(config, ATTRIBUTES)
-    assert not search_is_over(study)
+    assert not search_is_over(study.trials)
     assert enqueue(config, study) == 0
     assert _finalists(study) == []
 
@@ -51,7 +51,7 @@ def test_a_search_without_results_has_none(tmp_path: Path) -> None:
     study = create_study(config, ATTRIBUTES)
     while (trial := claim(config, study)) is not None:
         study.tell(trial, state=TrialState.FAIL)
-    assert search_is_over(study)
+    assert search_is_over(study.trials)
     assert enqueue(config, study) == 0
 
 
@@ -129,7 +129,7 @@ def test_neither_sampler_nor_effects_learn_from_finalists(
     sampler = OrderedSampler(config.space, seed=0)
     assert all(sampler._image(trial) is None for trial in _finalists(study))
     record = read_study(config.storage_url, config.name)
-    assert not record.trials.loc[record.trials["phase"] == PHASE, "even"].any()
+    assert not record.trials.loc[record.trials["phase"] == FINALIST, "even"].any()
 
 
 def test_the_winner_has_the_lowest_mean_dev_wer(

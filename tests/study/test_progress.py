@@ -27,16 +27,27 @@ SHAPE = {
 
 @pytest.fixture
 def watch(tmp_path: Path) -> Watch:
-    config = load(TINY, [f"runs={tmp_path}"])
+    config = load(TINY, [f"runs={tmp_path}", "training.evaluations=4"])
     study = create_study(config, {"corpus": {"fingerprint": "abc"}})
     console = Console(width=80, file=io.StringIO(), force_terminal=True)
-    watch = Watch(study, workers=2, evaluations=4, console=console)
+    watch = Watch(study, config, console)
     for evaluations in (4, 1, 0):
         trial = claim(config, study)
         assert trial is not None
         trial.set_user_attr("config", SHAPE)
-        numbers = {"epoch": 12.5, "train_loss": 1.25, "wer": 1.581}
-        trial.set_user_attr("evaluations", [numbers] * evaluations)
+        trial.set_user_attr(
+            "evaluations",
+            [
+                {
+                    "epoch": 12.5,
+                    "train_loss": 1.25,
+                    "wer": 1.581,
+                    "train_seconds": 16.0 * number,
+                    "evaluate_seconds": 4.0,
+                }
+                for number in range(1, evaluations + 1)
+            ],
+        )
         if evaluations == 4:
             trial.set_user_attr("outcome", "finished")
             study.tell(trial, 0.125)
@@ -53,23 +64,23 @@ def _shown(watch: Watch) -> str:
 
 def test_the_display_says_everything_within_80_columns(watch: Watch) -> None:
     text = _shown(watch)
-    assert "1 of 7 trials" in text
+    assert "1 of 11 trials" in text
     assert "12×512 h8 k31 + 6×2048" in text
     assert "1/4" in text
     assert "12.5" in text
     assert "1.25" in text
     assert "158.1%" in text
     assert "best so far: 12.5% WER, trial 0" in text
-    assert re.search(r"1 min 4\d s, about 7 min [45]\d s left", text)  # 1.25 trials took 100 s
+    assert re.search(r"1 min 4\d s, about 6 min 30 s left", text)  # 80 s a trial, two at a time
     assert max(map(len, text.splitlines())) <= 80
 
 
 def test_before_anything_is_known_nothing_is_estimated(tmp_path: Path) -> None:
     config = load(TINY, [f"runs={tmp_path}"])
     study = create_study(config, {"corpus": {"fingerprint": "abc"}})
-    watch = Watch(study, workers=2, evaluations=4, console=Console(file=io.StringIO()))
+    watch = Watch(study, config, Console(file=io.StringIO()))
     text = _shown(watch)
-    assert "0 of 7 trials" in text
+    assert "0 of 11 trials" in text
     assert "left" not in text
     assert "no trial has finished yet" in text
 
@@ -78,7 +89,7 @@ def test_a_trial_is_told_once(watch: Watch) -> None:
     watch.refresh()
     (line,) = watch.lines()
     assert line.startswith("trial 0   finished  WER  12.5%")
-    assert "small  (1/7)" in line
+    assert "small  (1/11)" in line
     assert list(watch.lines()) == []
 
 
