@@ -1,4 +1,4 @@
-"""What the benchmarks share: taking turns, medians of ratios, floors, a table and a file of results.
+"""What the benchmarks share: taking turns, medians of ratios, floors, a table, a file of results.
 
 Machines are noisy and shared. So whatever is compared runs in one process in turns, a ratio is
 between the times of one turn, and medians are given with their quartiles. On the CPU times are

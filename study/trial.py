@@ -40,7 +40,8 @@ from study.tracking import (
     trial_tags,
     trial_totals,
 )
-from study.training.loop import Diverged, Evaluation, Interrupted, cost_on, train
+from study.training.loop import Evaluation, Interrupted, cost_on, train
+from study.training.step import Diverged
 
 log = logging.getLogger(__name__)
 

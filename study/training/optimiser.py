@@ -1,7 +1,7 @@
 """AdamW over a few long vectors instead of over many small tensors.
 
 The weights of a network that are updated alike lie one after the other in one vector, and so do
-their gradients. What is done to all of them, clearing, measuring, clipping and updating, is then one
+their gradients. What is done to all of them (clearing, measuring, clipping, updating) is then one
 operation each and not hundreds: a tenth of a training step of a small network.
 
     optimiser = Optimiser(recogniser, training)

@@ -29,7 +29,8 @@ from study.finalists import enqueue
 from study.storage import claim, create_study
 from study.tracking import Tracker
 from study.training.config import TrainingConfig
-from study.training.loop import Diverged, Evaluation
+from study.training.loop import Evaluation
+from study.training.step import Diverged
 from study.trial import Laboratory, run_trial
 from tests.reports.planted import LEARNING_RATES, SPACE, Surface, rate_unit
 

@@ -16,7 +16,8 @@ from study.config import StudyConfig
 from study.config_file import load
 from study.storage import claim, create_study, open_study
 from study.tracking import Tracker
-from study.training.loop import Diverged, Evaluation, Interrupted
+from study.training.loop import Evaluation, Interrupted
+from study.training.step import Diverged
 from study.trial import Laboratory, run_trial
 from study.worker import open_dataset
 from tests.speech import write_corpus

@@ -16,9 +16,9 @@ from study.data.batches import Batches
 from study.data.config import AugmentationConfig
 from study.data.dataset import Dataset
 from study.training.config import Budget, TrainingConfig
-from study.training.loop import Diverged, Evaluation, Interrupted, total_steps, train
+from study.training.loop import Evaluation, Interrupted, total_steps, train
 from study.training.schedule import rate_scale
-from study.training.step import Stepper
+from study.training.step import Diverged, Stepper
 from tests.speech import open_corpus, write_corpus
 
 NETWORK = NetworkConfig(
