@@ -37,6 +37,8 @@ class QuestionAnswer:
     """The question in words."""
     verdict: str
     """decided, leaning, undecided, at the edge, no effect seen, or not asked."""
+    headline: str
+    """Value and verdict in a few words: 4 (leaning)."""
     sentence: str
     """The answer in words."""
     advice: str
@@ -112,7 +114,7 @@ def answers_data(
     landscape: Landscape | str,
 ) -> Answers:
     """Return the answers of a study."""
-    from reports.card import card_data
+    from reports.card import card_data, headline
 
     fitted = None if isinstance(landscape, str) else landscape
     fingerprint = record.corpus.get("fingerprint")
@@ -130,6 +132,7 @@ def answers_data(
                 name=verdict.question.name,
                 text=verdict.question.text,
                 verdict=verdict.verdict,
+                headline=headline(verdict),
                 sentence=line.sentence,
                 advice=line.advice,
                 recommended=verdict.recommended,

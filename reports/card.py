@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reports.wording import counted, number, percent, points, signed
+from reports.wording import counted, number, points, signed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -148,7 +148,4 @@ def _advice(verdict: Verdict) -> str:
 
 def headline(verdict: Verdict) -> str:
     """Return an answer in a few words, for a tag or a terminal: 4 (leaning)."""
-    value = _value(verdict)
-    best = next((e for e in verdict.effects if e.value == verdict.recommended), None)
-    wer = f", WER {percent(best.wer, 1)}" if best else ""
-    return f"{value} ({verdict.verdict}{wer})"
+    return f"{_value(verdict)} ({verdict.verdict})"

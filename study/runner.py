@@ -186,15 +186,14 @@ def _report(config: StudyConfig, study: optuna.Study, console: Console, argument
         files = reports.write(
             study._storage, config.name, config.folder / "report", config.folder / "trials"
         )
-    best = files.answer.best
     experiment = sync.open_experiment(config, study, warn=False)  # it may have come back
     missing = sync.deliver(config, study, experiment).missing
     console.print()
     console.print(files.answer.sentence, style="bold", highlight=False)
-    if best is not None:
-        for name, value in best.values.items():
-            shown_value = "not known" if value is None else f"{value:g}"
-            console.print(f"  {name:17} {shown_value}", highlight=False)
+    if files.answer.best is not None:
+        console.print("The answers, read from all trials together:", highlight=False)
+        for question in files.answers.questions:
+            console.print(f"  {question.name:17} {question.headline}", highlight=False)
     console.print()
     console.print(f"report   {_short(files.html)}", highlight=False, soft_wrap=True)
     if experiment is not None and not missing:

@@ -218,18 +218,21 @@ def _deliver_end(
 
 
 def log_report(experiment: Experiment | None, folder: Path, *, status: str = "FINISHED") -> bool:
-    """Log the report that lies in a folder, with the best trial that it names."""
-    answers = folder / "answers.json"
-    best = json.loads(answers.read_text(encoding="utf-8"))["best"] if answers.is_file() else None
+    """Log all files of the report that lies in a folder, and its answers as tags."""
+    file = folder / "answers.json"
+    answers = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    best = answers.get("best")
     page = folder / "index.html"
+    files = sorted(path for path in folder.rglob("[!.]*") if path.is_file() and path != page)
     return tracking.log_report(
         experiment,
         page,
-        [file for name in ("report.md", "trials.csv") if (file := folder / name).is_file()],
+        files,
         metrics={} if best is None else {"best_wer": best["wer"]},
         tags={
             "report_digest": digest(page),
             **({} if best is None else {"best_trial": str(best["number"])}),
+            **{f"answer.{q['name']}": q["headline"] for q in answers.get("questions", [])},
         },
         status=status,
     )

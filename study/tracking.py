@@ -395,9 +395,9 @@ def log_report(
     Args:
         experiment: from `prepare`; None logs nothing.
         report: one self-contained page. MLflow shows it in a frame that cannot reach other files.
-        extra: more files for the same folder (Markdown, CSV).
+        extra: more files from the page's folder, or from folders in it, where they stay.
         metrics: the answer in numbers, such as best_wer.
-        tags: the answer in words, such as best_trial.
+        tags: the answer in words, such as best_trial and answer.encoder_layers.
         status: FINISHED, or KILLED for a study that was interrupted.
 
     Returns:
@@ -409,7 +409,8 @@ def log_report(
     try:
         client = connect(experiment.tracking_uri)
         for file in [report, *extra]:
-            client.log_artifact(experiment.run_id, str(file), artifact_path="report")
+            place = Path("report") / file.parent.relative_to(report.parent)
+            client.log_artifact(experiment.run_id, str(file), artifact_path=place.as_posix())
         log_metrics(client, experiment.run_id, metrics or {}, step=0, tags=tags or {})
         client.set_terminated(experiment.run_id, status=status)
     except Exception as error:

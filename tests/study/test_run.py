@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import json
 import os
 import shutil
 import signal
@@ -12,7 +13,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 import pytest
@@ -23,8 +24,14 @@ from model.config import SHAPE
 from study import __main__
 from study.config_file import load
 from study.storage import create_study
+from tests.browser import browser, needs_browser, see
 from tests.speech import read_manifest, write_corpus, write_manifest
 from tests.study.training.test_scoring import needs_sclite, sclite
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+
+__all__ = ["browser"]
 
 ROOT = Path(__file__).parent.parent.parent
 TINY = "tests/tiny_study.yaml"
@@ -111,7 +118,37 @@ def test_mlflow_agrees_with_the_storage(finished: Finished) -> None:
     (parent,) = parents
     assert parent.info.status == "FINISHED"
     artifacts = {f.path for f in client.list_artifacts(parent.info.run_id, "report")}
-    assert "report/index.html" in artifacts
+    report = finished.runs / "tiny" / "report"
+    assert artifacts == {f"report/{path.name}" for path in report.iterdir()}
+    figures = {f.path for f in client.list_artifacts(parent.info.run_id, "report/figures")}
+    assert figures == {f"report/figures/{path.name}" for path in (report / "figures").iterdir()}
+    answers = json.loads((report / "answers.json").read_text())
+    for question in answers["questions"]:
+        assert parent.data.tags[f"answer.{question['name']}"] == question["headline"]
+
+
+@needs_browser
+def test_a_browser_finds_the_six_answers(finished: Finished, browser: Chrome) -> None:
+    report = finished.runs / "tiny" / "report"
+    browser.get((report / "index.html").as_uri())
+    lines = browser.find_elements("css selector", "#answer .card li")
+    assert len(lines) == len(SHAPE)
+    answers = json.loads((report / "answers.json").read_text())
+    for line, question in zip(lines, answers["questions"], strict=True):
+        assert line.is_displayed()
+        for text in (question["text"], question["name"], question["verdict"], question["sentence"]):
+            assert text in line.text
+    assert answers["sentence"] in see(browser, "The winner is")
+    log = browser.get_log("browser")  # type: ignore[no-untyped-call]
+    assert log == []  # nothing was missing or refused
+
+
+def test_mlflow_holds_every_trial(finished: Finished) -> None:
+    client = MlflowClient(f"sqlite:///{finished.runs}/mlflow.db")
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     nested: dict[int, Any] = {int(r.data.tags["trial"]): r for r in runs if r is not parent}
     for trial in _trials(finished.runs):
         run = nested[trial.number]

@@ -150,7 +150,11 @@ def test_the_report_is_delivered_when_it_changed(config: StudyConfig, study: opt
     report.mkdir()
     for name in ("index.html", "report.md", "trials.csv"):
         (report / name).write_text("one")
-    (report / "answers.json").write_text(json.dumps({"best": {"number": 3, "wer": 0.2}}))
+    (report / "figures").mkdir()
+    (report / "figures" / "cost.svg").write_text("one")
+    question = {"name": "encoder_layers", "headline": "3 (decided)"}
+    answers = {"best": {"number": 3, "wer": 0.2}, "questions": [question]}
+    (report / "answers.json").write_text(json.dumps(answers))
     assert deliver(config, study, experiment).report
     assert not deliver(config, study, experiment).report
     (report / "index.html").write_text("two")
@@ -158,10 +162,11 @@ def test_the_report_is_delivered_when_it_changed(config: StudyConfig, study: opt
     run = _client(experiment).get_run(experiment.run_id)
     assert run.data.metrics["best_wer"] == 0.2
     assert run.data.tags["best_trial"] == "3"
+    assert run.data.tags["answer.encoder_layers"] == "3 (decided)"
     files = _client(experiment).list_artifacts(experiment.run_id, "report")
-    assert {file.path for file in files} == {f"report/{f.name}" for f in report.iterdir()} - {
-        "report/answers.json"
-    }
+    assert {file.path for file in files} == {f"report/{f.name}" for f in report.iterdir()}
+    figures = _client(experiment).list_artifacts(experiment.run_id, "report/figures")
+    assert [file.path for file in figures] == ["report/figures/cost.svg"]
 
 
 def test_what_could_not_be_delivered_is_counted(
