@@ -1,38 +1,64 @@
-"""The command line: `python -m study --help`.
+"""The command line: `python -m study --help`, or `conformer-study --help` where it is installed.
 
-Exit codes: 0 done, 1 the study could not finish, 2 something to mend in what was given, 130
-interrupted. Heavy libraries are imported by the commands that need them, so that help and faults
-come at once.
+Heavy libraries are imported by the commands that need them, so that help and faults come at once.
 """
 
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 import typer
 
-from study.commands import answers, corpora, networks, studies, watching, winner
+from study.commands import answers, corpora, examples, networks, studies, watching, winner
 from study.errors import InputError
+from study.invocation import SCRIPT, program
+
+DONE, UNFINISHED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+EXIT_CODES = (
+    f"**Exit codes** {DONE} done · {UNFINISHED} the study could not finish · "
+    f"{REFUSED} something to mend in what was given · {INTERRUPTED} interrupted, goes on when run "
+    "again"
+)
 
 app = typer.Typer(
     help="Find, with evidence, what shape a Conformer speech recogniser should have for a corpus.",
-    no_args_is_help=True,
-    add_completion=False,
+    epilog=EXIT_CODES,
+    add_completion=program() == SCRIPT,  # shells complete commands, not modules of Python
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
 for commands in (studies, watching, answers, winner, corpora, networks):
+    for command in commands.app.registered_commands:
+        assert command.callback is not None
+        command.epilog = examples.epilog(command.name or command.callback.__name__)
     app.add_typer(commands.app)
 
 
-def main() -> None:
-    """Run the command line; faults of the input are printed as sentences."""
+def main() -> NoReturn:
+    """Run the command line; what is wrong with the input is printed as sentences."""
     try:
-        app()
+        code = app(args=sys.argv[1:] or ["--help"], prog_name=program(), standalone_mode=False)
     except InputError as error:
-        for fault in error.faults:
-            print(f"error: {fault}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(error.faults)
+    except typer.Abort:
+        sys.exit(INTERRUPTED)
+    except Exception as error:  # typer's own complaints have no public base class
+        complaint = getattr(error, "format_message", None)
+        if complaint is None:
+            raise
+        sentence = complaint()
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else program()
+        end = "" if sentence.endswith((".", "?")) else "."
+        _refuse([f"{sentence[:1].lower()}{sentence[1:]}{end} Help: {path} --help"])
+    sys.exit(code if isinstance(code, int) else DONE)
+
+
+def _refuse(faults: list[str]) -> NoReturn:
+    for fault in faults:
+        print(f"error: {fault}", file=sys.stderr)
+    sys.exit(REFUSED)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def compare(
         Path | None, typer.Option(help="The folder for the page; by default among the runs.")
     ] = None,
 ) -> None:
-    """Compare the answers of studies on one page: compare laptop.yaml other-seed.yaml."""
+    """Compare the answers of studies on one page."""
     import reports
 
     if len(files) < 2:
@@ -62,7 +62,10 @@ def ui(
     port: Annotated[int | None, typer.Option(help="The port; by default a free one.")] = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
 ) -> None:
-    """Open MLflow's UI on the study's runs, on this machine alone unless told otherwise."""
+    """Open MLflow's UI on a study.
+
+    On this machine alone, unless told otherwise.
+    """
     from study.mlflow_ui import serve
     from study.tracking import tracking_uri
 

@@ -12,7 +12,10 @@ PANEL = "Look at speech and networks"
 
 @app.command(rich_help_panel=PANEL)
 def corpus(file: File = DEFAULT, override: Overrides = None) -> None:
-    """Show a study's corpus: how much speech, what cannot be used, what its splits share."""
+    """Show how much speech a corpus has, and what is wrong with it.
+
+    Hours, speakers, vocabulary and lengths, what cannot be used, and what its splits share.
+    """
     from study.corpus_summary import show, summarise
 
     config = load_study(file, override)

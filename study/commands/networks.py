@@ -23,7 +23,7 @@ def count(
     ] = None,
     mels: Annotated[int, typer.Option(min=7, help="Mel bands.")] = 80,
 ) -> None:
-    """Count the parameters and the arithmetic of networks: count espnet-ksponspeech."""
+    """Count the parameters and the arithmetic of networks."""
     from study.count import count as count_shapes
     from study.count import show
 

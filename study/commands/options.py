@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 DEFAULT = Path("study.yaml")
 
-File = Annotated[Path, typer.Argument(metavar="[FILE]", help="The study, as YAML.")]
+File = Annotated[Path, typer.Argument(metavar="FILE", help="The study, as YAML.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("-o", "--override", metavar="PATH=VALUE", help="Set any key: -o explore.trials=4"),

@@ -32,7 +32,10 @@ def run(
     workers: Workers = None,
     device: Device = None,
 ) -> None:
-    """Run a study, or go on with it: search, train, log to MLflow, write the report."""
+    """Run a study, or go on with it where it stopped.
+
+    It searches and trains, logs to MLflow, trains the finalists, and writes the report.
+    """
     from study.runner import run as run_study
 
     config = load_study(file, override, workers=workers, device=device)
@@ -46,7 +49,10 @@ def check(
     workers: Workers = None,
     device: Device = None,
 ) -> None:
-    """Read and check a study, its corpus included, and say what it will do; train nothing."""
+    """Say what a study will do, and how long; train nothing.
+
+    It reads the study and its corpus and refuses whatever `run` would refuse.
+    """
     from study.check import check as check_study
 
     check_study(load_study(file, override, workers=workers, device=device), console())
@@ -59,7 +65,10 @@ def train_finalists(
     workers: Workers = None,
     device: Device = None,
 ) -> None:
-    """Train the finalists of a finished search: more of them with -o finalists.seeds=5."""
+    """Train the finalists of a search that is over.
+
+    `run` does so by itself; this asks for more of them: `-o finalists.seeds=5`.
+    """
     from study.runner import run as run_study
     from study.storage import search_is_over
 
@@ -73,7 +82,10 @@ def train_finalists(
 
 @app.command(rich_help_panel=PANEL)
 def sync(file: File = DEFAULT, override: Overrides = None) -> None:
-    """Deliver to MLflow what it lacks of a study, such as after its server was down."""
+    """Deliver to MLflow what it lacks of a study.
+
+    Such as after its server was down.
+    """
     from study.sync import deliver, open_experiment
 
     config = load_study(file, override)

@@ -29,7 +29,11 @@ def status(
         bool, typer.Option("--watch", "-w", help="Refresh until the study is finished.")
     ] = False,
 ) -> None:
-    """Show the trials of a study, its workers, the best so far and the time left."""
+    """Show a study's trials, workers, best and time left.
+
+    It reads Optuna's storage alone, so that it works on any machine that sees that, whether the
+    study runs or not. What is not a terminal gets plain lines.
+    """
     from study.status import follow, show
 
     config = load_study(file, override)
@@ -45,7 +49,10 @@ def dashboard(
     port: Annotated[int | None, typer.Option(help="The port; by default a free one.")] = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
 ) -> None:
-    """Open Optuna Dashboard on a study, on this machine alone unless told otherwise."""
+    """Open Optuna Dashboard on a study.
+
+    On this machine alone, unless told otherwise.
+    """
     from study.dashboard import serve
 
     serve(open_begun(load_study(file, override)), host=host, port=port)

@@ -34,7 +34,7 @@ def transcribe(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines.")] = False,
 ) -> None:
-    """Transcribe audio files with the network that a study recommends: transcribe a.wav b.flac.
+    """Transcribe audio files with the winner of a study.
 
     A line for each file goes to stdout, its path and its text; the rest goes to stderr.
     """

@@ -1,0 +1,37 @@
+"""Examples of every command, which its `--help` ends with. A test parses each of them."""
+
+from __future__ import annotations
+
+from study.invocation import program
+
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "run": (
+        "run",
+        "run studies/so762.yaml -o corpus.folder=PATH --device cuda",
+        "run studies/fsdd.yaml -o explore.trials=2 -o refine.trials=0 --workers 1",
+    ),
+    "check": ("check", "check studies/so762.yaml -o corpus.folder=PATH"),
+    "finalists": ("finalists", "finalists study.yaml -o finalists.seeds=5"),
+    "sync": ("sync", "sync studies/so762.yaml"),
+    "status": ("status", "status studies/so762.yaml --watch"),
+    "dashboard": ("dashboard", "dashboard studies/so762.yaml --port 8080"),
+    "report": ("report", "report studies/so762.yaml"),
+    "compare": ("compare one.yaml other.yaml", "compare one.yaml other.yaml --to pages"),
+    "ui": ("ui", "ui studies/so762.yaml --port 5000"),
+    "transcribe": (
+        "transcribe recording.wav",
+        "transcribe talk.mp3 --study studies/so762.yaml --segments",
+        "transcribe a.flac b.ogg --json --greedy",
+    ),
+    "corpus": ("corpus", "corpus studies/so762.yaml -o corpus.folder=PATH"),
+    "count": (
+        "count conformer-s espnet-ksponspeech",
+        "count espnet-librispeech-100 encoder_layers=16 --vocabulary 5000",
+    ),
+}
+
+
+def epilog(name: str) -> str | None:
+    """What the help of a command ends with; None where it has no examples."""
+    lines = [f"`{program()} {example}`" for example in EXAMPLES.get(name, ())]
+    return "\n\n".join(["**Examples**", *lines]) if lines else None
