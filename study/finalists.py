@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 import reports
 from model.config import NetworkConfig
 from model.recogniser import Recogniser
+from study import weights
 from study.config import SEARCHABLE, StudyConfig
 from study.data.batches import Batches
 from study.data.dataset import Dataset
@@ -114,8 +115,7 @@ def score(
     """
     mels = dataset.normalisation[0].numel()
     recogniser = Recogniser(network, mels=mels, vocabulary=dataset.tokenizer.vocabulary).to(device)
-    weights = torch.load(folder / "best.pt", map_location=device, weights_only=True)
-    recogniser.load_state_dict(weights)
+    recogniser.load_state_dict(weights.read(folder / "best.pt", device))
     batches = Batches(dataset.splits["test"], EVALUATION_BATCH * config.training.batch_seconds)
     started = time.perf_counter()
     recognition = recognise(recogniser, batches, dataset.tokenizer, device)

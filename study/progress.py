@@ -69,10 +69,12 @@ class Watch:
     began: float = field(default_factory=time.monotonic)
     trials: list[FrozenTrial] = field(default_factory=list)
     _told: set[int] = field(default_factory=set)
+    _remarked: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.refresh()
         self._told = {trial.number for trial in self.finished}
+        self._remarked = {t.number: len(t.user_attrs.get("remarks", [])) for t in self.trials}
 
     @property
     def total(self) -> int:
@@ -138,8 +140,12 @@ class Watch:
 
     def lines(self) -> Iterator[str]:
         """A line for each trial that finished since the last call."""
-        for trial in self.finished:
-            if trial.number not in self._told:
+        for trial in self.trials:
+            remarks = trial.user_attrs.get("remarks", [])
+            for remark in remarks[self._remarked.get(trial.number, 0) :]:
+                yield f"trial {trial.number:<3} {remark}"
+            self._remarked[trial.number] = len(remarks)
+            if trial.state.is_finished() and trial.number not in self._told:
                 self._told.add(trial.number)
                 yield self._line(trial)
 
@@ -202,7 +208,7 @@ class Watch:
         else:
             yield from ("", "", "")
         began = trial.datetime_start
-        yield duration_in_words((datetime.now() - began).total_seconds()) if began else ""
+        yield duration_in_words(max(0.0, (datetime.now() - began).total_seconds())) if began else ""
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from optuna.trial import TrialState
 from study import finalists
 from study.config import StudyConfig
 from study.data.dataset import Dataset
-from study.files import write_atomically
+from study.files import Unwritable, write_atomically
 from study.sampler import derived_seed
 from study.space import Number
 from study.storage import FINALIST, hand_back, heartbeat
@@ -75,8 +75,13 @@ class Laboratory:
 
 
 def run_trial(laboratory: Laboratory, trial: optuna.Trial) -> str:
-    """Train a claimed trial and record its outcome, which is returned."""
+    """Train a claimed trial and record its outcome, which is returned.
+
+    Raises `Unwritable`, with the trial handed back, where its files cannot be written: the next one
+    would fare no better.
+    """
     error: str | None = None
+    unwritable: Unwritable | None = None
     run: TrialRun | None = None
     try:
         with heartbeat(laboratory.study, trial._trial_id):
@@ -86,15 +91,29 @@ def run_trial(laboratory: Laboratory, trial: optuna.Trial) -> str:
                 _score(laboratory, trial)
     except Interrupted:
         outcome = "stopped"
+    except Unwritable as fault:
+        outcome, unwritable = "stopped", fault
     except Diverged as divergence:
         outcome, error = "diverged", str(divergence)
     except (torch.OutOfMemoryError, MemoryError) as shortage:
         outcome, error = "out_of_memory", str(shortage).partition("\n")[0] or "out of memory"
     except Exception as crash:
-        outcome, error = "crashed", f"{crash!r}\n{traceback.format_exc(limit=-6)}"
-        log.exception("Trial %d crashed", trial.number)
+        if _is_shortage_of_memory(crash):
+            outcome, error = "out_of_memory", str(crash).partition("\n")[0]
+        else:
+            outcome, error = "crashed", f"{crash!r}\n{traceback.format_exc(limit=-6)}"
+            log.exception("Trial %d crashed", trial.number)
     _conclude(laboratory, trial, run, outcome, error)
+    if unwritable is not None:
+        raise unwritable
     return outcome
+
+
+def _is_shortage_of_memory(error: Exception) -> bool:
+    """Whether an error is one of those that torch raises for it without saying so by their type."""
+    signs = ("can't allocate memory", "CUDA out of memory", "CUDA error: out of memory",
+             "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")  # fmt: skip
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
 
 
 def parameters(config: StudyConfig, trial: optuna.Trial) -> dict[str, Number]:
@@ -124,6 +143,8 @@ def _begin(laboratory: Laboratory, trial: optuna.Trial) -> tuple[TrialRun, Any]:
         "flops_per_second": size.flops_per_second,
         "corpus_fingerprint": dataset.fingerprint,
     }
+    if trial.user_attrs.get("identity") not in (None, identity):
+        trial.set_user_attr("mlflow_run_id", None)  # it starts over, and so do its curves
     for name, value in attributes.items():
         trial.set_user_attr(name, value)
     folder = _folder(laboratory, trial)
@@ -139,6 +160,7 @@ def _begin(laboratory: Laboratory, trial: optuna.Trial) -> tuple[TrialRun, Any]:
         folder=folder,
         identity=identity,
         interrupted=laboratory.interrupted,
+        remark=lambda sentence: _remark(trial, sentence),
     )
 
 
@@ -163,18 +185,29 @@ def _note(run: TrialRun, trial: optuna.Trial) -> None:
         trial.set_user_attr("mlflow_run_id", run.run_id)
 
 
+def _remark(trial: optuna.Trial, sentence: str) -> None:
+    """Keep what people should know of how a trial went on; `run` shows it."""
+    log.warning("Trial %d: %s", trial.number, sentence)
+    trial.set_user_attr("remarks", [*trial.user_attrs.get("remarks", []), sentence])
+
+
 def _follow(study: optuna.Study, trial: optuna.Trial, run: TrialRun, evaluations: Any) -> str:
     """Report each evaluation as it comes, and stop at a rung where the pruner says so."""
     seen: list[dict[str, Any]] = []
-    reported = study.get_trials(deepcopy=False)[trial.number].intermediate_values
+    known = study.get_trials(deepcopy=False)[trial.number]
+    reported, recorded = known.intermediate_values, known.user_attrs.get("evaluations", [])
     for evaluation in evaluations:
         assert isinstance(evaluation, Evaluation)
         seen.append(asdict(evaluation))
         run.log_evaluation(seen[-1])
         _note(run, trial)
-        if evaluation.evaluation not in reported:  # an interrupted trial brings its past along
+        if recorded[: len(seen)] != seen:  # an interrupted trial brings its past along
             trial.set_user_attr("evaluations", seen)
-            trial.report(evaluation.wer, step=evaluation.evaluation)
+        if reported.get(evaluation.evaluation) != evaluation.wer:
+            # Not `trial.report`, which keeps the first value: a trial may have had to start over.
+            study._storage.set_trial_intermediate_value(
+                trial._trial_id, evaluation.evaluation, evaluation.wer
+            )
         if trial.should_prune():
             evaluations.close()
             return "pruned"

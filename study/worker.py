@@ -17,6 +17,7 @@ import torch
 from study.config import StudyConfig
 from study.data.dataset import Dataset, prepare
 from study.errors import InputError
+from study.files import Unwritable
 from study.provenance import code_fingerprint
 from study.storage import claim, open_study
 from study.tracking import Experiment, Tracker, tracking_uri
@@ -61,7 +62,11 @@ def work(config: StudyConfig, *, parent: int | None = None) -> int:
         if tracker.experiment is None:  # MLflow was away when the study began
             tracker.experiment = _experiment(config, study)
         log.info("Trial %d begins", trial.number)
-        outcome = run_trial(laboratory, trial)
+        try:
+            outcome = run_trial(laboratory, trial)
+        except Unwritable as fault:
+            log.error("%s", fault)
+            return FAILED
         log.info("Trial %d: %s", trial.number, outcome)
         crashes = crashes + 1 if outcome == "crashed" else 0
         if crashes == CRASHES:

@@ -2,10 +2,14 @@
 
 A checkpoint holds weights, optimiser, random states, the step and the evaluations so far. The
 learning rate and the order of the data follow from the step and the seed.
+
+The one before is kept beside it, for the day on which the last one cannot be read.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +17,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from study.files import replacing
+from study import weights
 from study.training.optimiser import Optimiser
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -47,29 +53,56 @@ def save(
         "random": torch.get_rng_state(),
         "cuda_random": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
     }
-    with replacing(file) as temporary:
-        torch.save(state, temporary)
+    weights.write(file, state, keep=previous(file))
 
 
-def restore(file: Path, identity: str, network: nn.Module, optimiser: Optimiser) -> Progress:
-    """Continue from a checkpoint of the same trial, or start where there is none.
+def previous(file: Path) -> Path:
+    """Where the checkpoint before the last one lies."""
+    return file.with_suffix(f".previous{file.suffix}")
+
+
+def restore(
+    file: Path,
+    identity: str,
+    network: nn.Module,
+    optimiser: Optimiser,
+    remark: Callable[[str], None] = log.warning,
+) -> Progress:
+    """Continue from the last checkpoint of the same trial that can be read, or start anew.
 
     `identity` tells trials apart: a checkpoint of another configuration, seed, corpus or version of
-    the code is not continued. Sets the random states, too.
+    the code is not continued. `remark` takes a sentence about a checkpoint that is passed over.
+    Sets the random states, too.
     """
-    if not file.is_file():
-        return Progress(evaluations=[])
     device = next(network.parameters()).device
-    state = torch.load(file, map_location=device, weights_only=True)
-    if state["identity"] != identity:
-        return Progress(evaluations=[])
-    network.load_state_dict(state["network"])
-    optimiser.load_state_dict(state["optimiser"])
-    torch.set_rng_state(state["random"].cpu())
-    if state["cuda_random"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda_random"].cpu())
-    return Progress(
-        step=state["step"],
-        train_seconds=state["train_seconds"],
-        evaluations=state["evaluations"],
-    )
+    damaged: list[str] = []
+    for candidate in (file, previous(file)):
+        if not candidate.is_file():
+            continue
+        try:
+            state = weights.read(candidate, device)
+        except weights.Damaged as damage:
+            log.warning("%s", damage)
+            damaged.append(candidate.name)
+            continue
+        if state.get("identity") != identity:
+            remark("its checkpoint is of other code, settings or speech, so it starts over")
+            return Progress(evaluations=[])
+        if damaged:
+            remark(
+                "its last checkpoint is damaged, so it goes on from the one before "
+                f"(evaluation {len(state['evaluations'])})"
+            )
+        network.load_state_dict(state["network"])
+        optimiser.load_state_dict(state["optimiser"])
+        torch.set_rng_state(state["random"].cpu())
+        if state["cuda_random"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state["cuda_random"].cpu())
+        return Progress(
+            step=state["step"],
+            train_seconds=state["train_seconds"],
+            evaluations=state["evaluations"],
+        )
+    if damaged:
+        remark(f"{' and '.join(damaged)} cannot be read, so it starts over")
+    return Progress(evaluations=[])

@@ -7,6 +7,7 @@ Whoever drives it decides what to do with an evaluation: report it, prune the tr
 this file knows neither Optuna nor MLflow. After each evaluation the folder holds
 
     checkpoint.pt       from which the same call goes on, bit for bit on the same machine
+    checkpoint.previous.pt      the one before, should that one be damaged
     best.pt             the weights of the evaluation with the lowest word error rate
     hypotheses.jsonl    what those weights recognise on dev
 """
@@ -24,9 +25,9 @@ import torch
 from model.config import NetworkConfig
 from model.counting import Cost, cost
 from model.recogniser import Recogniser
+from study import weights
 from study.data.batches import Batches
 from study.data.dataset import Dataset
-from study.files import replacing
 from study.training import checkpoint
 from study.training.config import TrainingConfig
 from study.training.evaluation import recognise, write_hypotheses
@@ -82,11 +83,13 @@ def train(
     folder: Path,
     identity: str = "",
     interrupted: Callable[[], bool] = lambda: False,
+    remark: Callable[[str], None] = checkpoint.log.warning,
 ) -> Iterator[Evaluation]:
     """Train a network and yield its evaluations, those of an interrupted run before it included.
 
     `identity` names all that the result depends on: a checkpoint with another one is ignored.
-    Raises `Diverged`, and `Interrupted` once `interrupted()` is true.
+    `remark` takes what people should know of how the trial went on. Raises `Diverged`, and
+    `Interrupted` once `interrupted()` is true.
     """
     torch.manual_seed(seed)
     mels = dataset.normalisation[0].numel()
@@ -94,7 +97,8 @@ def train(
     recogniser.set_normalisation(*dataset.normalisation)
     recogniser.to(device)
     optimiser = Optimiser(recogniser, training)
-    progress = checkpoint.restore(folder / "checkpoint.pt", identity, recogniser, optimiser)
+    file = folder / "checkpoint.pt"
+    progress = checkpoint.restore(file, identity, recogniser, optimiser, remark)
     for finished in progress.evaluations:
         yield Evaluation(**finished)
 
@@ -138,9 +142,8 @@ def train(
         if evaluation.wer < best:
             best = evaluation.wer
             write_hypotheses(folder / "hypotheses.jsonl", recognition.hypotheses)
-            with replacing(folder / "best.pt") as file:
-                torch.save(recogniser.state_dict(), file)
-        checkpoint.save(folder / "checkpoint.pt", identity, progress, recogniser, optimiser)
+            weights.write(folder / "best.pt", recogniser.state_dict())
+        checkpoint.save(file, identity, progress, recogniser, optimiser)
         yield evaluation
 
 

@@ -23,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from model.config import NetworkConfig
 from model.recogniser import Recogniser
+from study import weights
 from study.data.config import FeatureConfig
 from study.data.tokens import Tokenizer, open_tokenizer
 from study.errors import InputError
@@ -72,7 +73,10 @@ def load(chosen: Trained, device: torch.device) -> Ready:
     recogniser = Recogniser(
         chosen.network, mels=chosen.features.mels, vocabulary=tokenizer.vocabulary
     )
-    state = torch.load(chosen.checkpoint, map_location="cpu", weights_only=True)
+    try:
+        state = weights.read(chosen.checkpoint, torch.device("cpu"))
+    except weights.Damaged as damage:
+        raise InputError(f"{damage}") from None
     try:
         recogniser.load_state_dict(state)
     except RuntimeError as error:

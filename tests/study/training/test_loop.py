@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -58,7 +57,7 @@ def _train(
     training: TrainingConfig = TRAINING,
     seed: int = 1,
     identity: str = "one",
-    interrupted: Callable[[], bool] = lambda: False,
+    **more: Any,
 ) -> list[Evaluation]:
     return list(
         train(
@@ -69,7 +68,7 @@ def _train(
             device=torch.device("cpu"),
             folder=folder,
             identity=identity,
-            interrupted=interrupted,
+            **more,
         )
     )
 
@@ -141,9 +140,45 @@ def test_a_finished_trial_returns_its_evaluations_without_training(
 
 def test_a_checkpoint_of_another_trial_is_not_continued(dataset: Dataset, tmp_path: Path) -> None:
     first = _train(dataset, tmp_path, identity="one", seed=1)
-    second = _train(dataset, tmp_path, identity="two", seed=2)
+    said: list[str] = []
+    second = _train(dataset, tmp_path, identity="two", seed=2, remark=said.append)
+    assert said == ["its checkpoint is of other code, settings or speech, so it starts over"]
     assert _timeless(first) != _timeless(second)
     assert [e.step for e in second] == [e.step for e in first]
+
+
+@pytest.mark.parametrize(
+    ("damaged", "remarks", "goes_on"),
+    [
+        ([], [], 3),
+        (
+            ["checkpoint.pt"],
+            ["its last checkpoint is damaged, so it goes on from the one before (evaluation 2)"],
+            2,
+        ),
+        (["checkpoint.previous.pt"], [], 3),
+        (
+            ["checkpoint.pt", "checkpoint.previous.pt"],
+            ["checkpoint.pt and checkpoint.previous.pt cannot be read, so it starts over"],
+            0,
+        ),
+    ],
+)
+def test_a_damaged_checkpoint_is_passed_over_and_said(
+    dataset: Dataset, tmp_path: Path, damaged: list[str], remarks: list[str], goes_on: int
+) -> None:
+    whole = _train(dataset, tmp_path)
+    expected = _weights(tmp_path)
+    for name in damaged:
+        content = bytearray((tmp_path / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (tmp_path / name).write_bytes(content)
+    said: list[str] = []
+    again = _train(dataset, tmp_path, remark=said.append)
+    assert said == remarks
+    assert _timeless(again) == _timeless(whole)
+    assert sum(e == w for e, w in zip(again, whole, strict=True)) == goes_on  # clocks and all
+    assert all(torch.equal(_weights(tmp_path)[name], expected[name]) for name in expected)
 
 
 def test_a_seed_decides_everything(dataset: Dataset, tmp_path: Path) -> None:
