@@ -4,7 +4,11 @@ A store is keyed by the content of the audio files and by the feature settings, 
 and every study that hears the same speech in the same way shares it. Its two files:
 
     features.f16   all frames one after the other, float16, memory-mapped when read
-    index.npz      frames of each utterance, sums for the normalisation, and what was wrong
+    index.npz      frames of each utterance, sums for the normalisation, what was wrong, and the
+                   checksum of the frames
+
+A store that is not as it was written, since a disk lost a bit or a copy was cut off, is computed
+again.
 
 Definition, as in ESPnet's `DefaultFrontend`: power spectrum (Hann window, centred, reflected at the
 ends), Slaney mel filters, natural logarithm of at least 1e-10.
@@ -17,6 +21,7 @@ import json
 import logging
 import os
 import time
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -122,24 +127,43 @@ def open_features(
 ) -> FeatureStore:
     """The features of these utterances, computed now if they never were.
 
-    `audio` is their `audio_fingerprint`. Audio that cannot be used is noted in `faults`.
+    `audio` is their `audio_fingerprint`. Audio that cannot be used is noted in `faults`. Features
+    on disk that are damaged are computed again, with a warning.
     """
     key = hashlib.blake2b(
         json.dumps([VERSION, audio, asdict(config)], sort_keys=True).encode(), digest_size=16
     ).hexdigest()
     folder = cache / "features" / key
-    if not _complete(folder, len(utterances), config.mels):
+    if not (folder / "index.npz").is_file():
+        _compute(utterances, config, folder)
+    elif fault := _fault(folder, len(utterances), config.mels):
+        log.warning("%s: the cached features are damaged (%s): computing them again", folder, fault)
         _compute(utterances, config, folder)
     return _load(folder, config.mels)
 
 
-def _complete(folder: Path, utterances: int, mels: int) -> bool:
-    """Whether both files are there and of the size that they should have."""
-    index, data = folder / "index.npz", folder / "features.f16"
-    if not (index.is_file() and data.is_file()):
-        return False
-    lengths = np.load(index, allow_pickle=False)["lengths"]
-    return len(lengths) == utterances and data.stat().st_size == lengths.sum() * mels * 2
+def _fault(folder: Path, utterances: int, mels: int) -> str | None:
+    """What is wrong with the files of a store; None where they are as they were written."""
+    data = folder / "features.f16"
+    try:
+        with np.load(folder / "index.npz", allow_pickle=False) as file:
+            index = {name: file[name] for name in file.files}  # which compares their checksums
+        lengths = index["lengths"]
+        if len(lengths) != utterances or data.stat().st_size != lengths.sum() * mels * 2:
+            return "of another size"
+        written = index.get("checksum")  # older versions wrote none
+        return None if written in (None, _checksum(data)) else "the checksum differs"
+    except Exception as error:  # bytes that mean nothing can raise anything
+        return str(error).partition("\n")[0]
+
+
+def _checksum(file: Path) -> int:
+    """The CRC-32 of a file's content."""
+    checksum = 0
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 22):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
 
 
 def _load(folder: Path, mels: int) -> FeatureStore:
@@ -166,17 +190,25 @@ def _compute(utterances: list[Utterance], config: FeatureConfig, folder: Path) -
     lengths = np.zeros(len(utterances), dtype=np.int64)
     sums = np.zeros((len(utterances), 2, config.mels))
     faults: dict[int, str] = {}
+    checksum = 0
     with replacing(folder / "features.f16") as data, data.open("wb") as file:
         for number, result in enumerate(_extract(utterances, config)):
             if isinstance(result, str):
                 faults[number] = result
                 continue
-            result.tofile(file)
+            checksum = zlib.crc32(result.tobytes(), checksum)
+            file.write(result.tobytes())
             exact = result.astype(np.float64)
             lengths[number] = len(result)
             sums[number] = exact.sum(axis=0), np.square(exact).sum(axis=0)
     with replacing(folder / "index.npz") as index, index.open("wb") as file:
-        np.savez(file, lengths=lengths, sums=sums, faults=np.array(json.dumps(faults)))
+        np.savez(
+            file,
+            lengths=lengths,
+            sums=sums,
+            faults=np.array(json.dumps(faults)),
+            checksum=np.array(checksum, dtype=np.int64),
+        )
     log.info("Computed them in %.1f s", time.monotonic() - started)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -251,11 +252,31 @@ def test_features_are_computed_once_and_anew_when_audio_or_settings_change(folde
     assert len(stores()) == 3
 
 
-def test_a_truncated_store_is_made_again(folder: Path) -> None:
+def _cut(content: bytes) -> bytes:
+    return content[: len(content) * 3 // 4]
+
+
+def _flip(content: bytes) -> bytes:
+    """One bit is another, in the middle of the file."""
+    place = len(content) // 2
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize("name", ["features.f16", "index.npz"])
+@pytest.mark.parametrize("damage", [_cut, _flip, lambda content: b"", lambda content: b"text" * 99])
+def test_cached_features_that_are_damaged_are_computed_again_and_it_is_said(
+    folder: Path, name: str, damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
+) -> None:
     before = open_corpus(folder).splits["dev"].store.of(4).copy()
-    (data,) = (folder / "cache").rglob("features.f16")
-    data.write_bytes(data.read_bytes()[:-100])
+    (file,) = (folder / "cache").rglob(name)
+    whole = file.read_bytes()
+    file.write_bytes(damage(whole))
     np.testing.assert_array_equal(open_corpus(folder).splits["dev"].store.of(4), before)
+    assert "the cached features are damaged" in caplog.text
+    assert file.read_bytes() == whole
+    caplog.clear()
+    open_corpus(folder)
+    assert not caplog.records
 
 
 def test_the_fingerprint_follows_audio_text_and_speaker(folder: Path) -> None:
