@@ -19,7 +19,7 @@ from study.data.dataset import Dataset
 from study.progress import duration_in_words, shape_in_words
 from study.runner import describe_dataset
 from study.storage import check_url
-from study.tracking import tracking_uri
+from study.tracking.address import tracking_uri
 from study.training.config import TrainingConfig
 from study.training.loop import cost_on, total_steps
 from study.worker import choose_device, open_dataset

@@ -14,7 +14,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import optuna
 
 from study.errors import InputError
-from study.mlflow_ui import free_port
+from study.tracking.ui import free_port
 
 FIRST_PORT = 8080
 

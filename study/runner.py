@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 import reports
-from study import finalists, provenance, sync, tracking
+from study import finalists, provenance
 from study.config import StudyConfig
 from study.config_file import dump
 from study.data.corpus import SPLITS
@@ -24,6 +24,7 @@ from study.launchers import LAUNCHERS
 from study.progress import Watch, duration_in_words, shown, step
 from study.storage import create_study, reclaim
 from study.winner import TOKENS
+from study.tracking import parent, sync
 from study.worker import choose_device, open_dataset
 
 POLL = 0.5
@@ -72,7 +73,7 @@ def run(config: StudyConfig, console: Console, arguments: str = "") -> int:
             )
             code = _train(config, study, watch, workers)
         if code == INTERRUPTED:
-            tracking.end_study(experiment)
+            parent.end_study(experiment)
             console.print(
                 f"Interrupted with {len(watch.finished)} of {watch.total} trials done. "
                 "Run the same command again to go on.",

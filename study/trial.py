@@ -32,14 +32,8 @@ from study.files import Unwritable, write_atomically
 from study.sampler import derived_seed
 from study.space import Number
 from study.storage import FINALIST, hand_back, heartbeat
-from study.tracking import (
-    Tracker,
-    TrialRun,
-    trial_artifacts,
-    trial_params,
-    trial_tags,
-    trial_totals,
-)
+from study.tracking.runs import Tracker, TrialRun
+from study.tracking.trials import trial_artifacts, trial_params, trial_tags, trial_totals
 from study.training.loop import Evaluation, Interrupted, cost_on, train
 from study.training.step import Diverged
 

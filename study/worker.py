@@ -20,7 +20,9 @@ from study.errors import InputError
 from study.files import Unwritable
 from study.provenance import code_fingerprint
 from study.storage import claim, open_study
-from study.tracking import Experiment, Tracker, tracking_uri
+from study.tracking.address import tracking_uri
+from study.tracking.runs import Tracker
+from study.tracking.store import Experiment
 from study.trial import Laboratory, run_trial
 
 log = logging.getLogger(__name__)

@@ -66,8 +66,8 @@ def ui(
 
     On this machine alone, unless told otherwise.
     """
-    from study.mlflow_ui import serve
-    from study.tracking import tracking_uri
+    from study.tracking.address import tracking_uri
+    from study.tracking.ui import serve
 
     config = load_study(file, override)
     experiment, parent = _logged(config)

@@ -86,7 +86,7 @@ def sync(file: File = DEFAULT, override: Overrides = None) -> None:
 
     Such as after its server was down.
     """
-    from study.sync import deliver, open_experiment
+    from study.tracking.sync import deliver, open_experiment
 
     config = load_study(file, override)
     if not config.tracking.enabled:

@@ -27,7 +27,7 @@ from study.config import StudyConfig
 from study.data.dataset import Dataset
 from study.finalists import enqueue
 from study.storage import claim, create_study
-from study.tracking import Tracker
+from study.tracking.runs import Tracker
 from study.training.config import TrainingConfig
 from study.training.loop import Evaluation
 from study.training.step import Diverged

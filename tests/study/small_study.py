@@ -10,7 +10,7 @@ from study.config import StudyConfig
 from study.config_file import load
 from study.finalists import enqueue
 from study.storage import claim, create_study
-from study.tracking import Tracker
+from study.tracking.runs import Tracker
 from study.trial import Laboratory, run_trial
 from study.winner import TOKENS
 from study.worker import open_dataset

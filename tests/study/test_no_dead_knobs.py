@@ -47,7 +47,7 @@ ELSEWHERE = {
     "device": "tests/study/test_trial.py",
     "storage": "tests/study/test_storage.py",
     "launcher": "tests/study/test_run.py",
-    "tracking": "tests/study/test_tracking.py",
+    "tracking": "tests/study/tracking/test_tracking.py",
     "tokens": "tests/study/data/test_config.py",
     "corpus.kind": "tests/study/data/test_listing.py",
     "corpus.max_bad_utterances": "tests/study/data/test_dataset.py",

@@ -15,7 +15,7 @@ from study import trial as trial_module
 from study.config import StudyConfig
 from study.config_file import load
 from study.storage import claim, create_study, open_study
-from study.tracking import Tracker
+from study.tracking.runs import Tracker
 from study.training.loop import Evaluation, Interrupted
 from study.training.step import Diverged
 from study.trial import Laboratory, run_trial

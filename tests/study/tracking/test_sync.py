@@ -15,10 +15,11 @@ from optuna.trial import TrialState, create_trial
 from study.config import StudyConfig
 from study.config_file import load
 from study.storage import create_study
-from study.sync import Delivered, deliver, open_experiment
-from study.tracking import Experiment, Tracker
+from study.tracking.runs import Tracker
+from study.tracking.store import Experiment
+from study.tracking.sync import Delivered, deliver, open_experiment
 
-TINY = Path(__file__).parent.parent / "tiny_study.yaml"
+TINY = Path(__file__).parent.parent.parent / "tiny_study.yaml"
 ATTRIBUTES = {
     "corpus": {"kind": "manifest", "fingerprint": "abc", "splits": {"train": {"hours": 1.5}}},
     "hardware": "a machine",

@@ -1,46 +1,29 @@
-"""MLflow's store: its address, its database, and the experiment and parent run of a study.
+"""MLflow's store: its database, and the experiment and parent run of a study.
 
-Used through `study.tracking`, which logs into what this file prepares. Everything goes through
-`MlflowClient` with explicit ids. `mlflow` takes two seconds to import, so it is imported late.
+Everything else here logs into what `prepare` makes. `mlflow` takes two seconds to import, so it is
+imported late.
 """
 
 from __future__ import annotations
 
-import getpass
-import json
 import logging
-import math
 import os
-import re
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study.errors import InputError
+from study.tracking.address import is_server, redact, sqlite_file
+from study.tracking.values import log_params, one_line, origin, run_tags, with_source
+from study.tracking.view import describe
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run, RunTag
+    from mlflow.entities import Run
 
 _logger = logging.getLogger("study.tracking")
-
-VIEW = "study"
-"""The name of the saved view of the runs table (its columns), as links to it carry it."""
-
-_VALUE_LIMIT = 5_000  # MLflow cuts parameters at 6000 characters and tags at 5000 or 8000
-
-_READING = """
-**How to read this experiment.** The run named after the study is the parent: its page holds the
-description, the child runs and, under *Artifacts*, the report. Each child is one trial. `wer`,
-`ctc_wer` and `cer` are fractions of the development split (0.12 is 12 %); the x-axis of every
-curve is the number of the evaluation. The tags `outcome` and `state` say how a trial ended: a
-*diverged* or *out_of_memory* trial is not a result, and a *pruned* one was stopped early.
-Filter with, for example, `tags.outcome = 'finished' and tags.phase = 'explore'`.
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,145 +59,6 @@ class Experiment:
         )
 
 
-# ── Addresses ────────────────────────────────────────────────────────────────────────────
-
-
-def tracking_uri(runs: Path, configured: str | None) -> str:
-    """The address of MLflow's store: the configured one, or one database for all of `runs`.
-
-    Raises:
-        InputError: for a kind of address that MLflow cannot log to, such as a plain folder.
-
-    """
-    if configured is None:
-        return f"sqlite:///{runs.resolve() / 'mlflow.db'}"
-    scheme = re.match(r"(sqlite|postgresql|mysql|mssql)(\+\w+)?:|https?://", configured)
-    if scheme is None:
-        raise InputError(
-            f"tracking: MLflow cannot log to {redact(configured)!r}; give the address of a "
-            "server (http://host:5000) or of a database (sqlite:////folder/mlflow.db, "
-            "postgresql://…)."
-        )
-    database = sqlite_file(configured)
-    if database is None:
-        return configured
-    options = configured.partition("?")
-    return f"sqlite:///{database}{options[1]}{options[2]}"
-
-
-def sqlite_file(uri: str) -> Path | None:
-    """The absolute path of the database file, or None where the address is no SQLite file."""
-    match = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", uri)
-    return Path(match[1]).resolve() if match else None
-
-
-def is_server(uri: str) -> bool:
-    """Whether the address is an MLflow server's, and not a database."""
-    return uri.startswith(("http://", "https://"))
-
-
-def redact(text: str) -> str:
-    """The text without the passwords of the addresses in it.
-
-    A part between ``://`` and ``@`` goes whole, as does the value of a query argument named like
-    a secret. It rather removes too much than too little.
-    """
-    text = re.sub(r"://(?:[^\s'\"/@]*:[^\s'\"]*|[^\s'\"/@]*)@", "://***@", text)
-    return re.sub(
-        r"(?i)([?&][^=&\s]*(?:password|passwd|pwd|secret|token)[^=&\s]*=)[^&\s'\"]+", r"\1***", text
-    )
-
-
-# ── Values as MLflow takes them ──────────────────────────────────────────────────────────
-
-
-def as_text(value: object) -> str:
-    """A parameter or tag as text: JSON for what is not plain, no password, not over the limit."""
-    if isinstance(value, float) and not value.is_integer():
-        plain = repr(value)
-    elif isinstance(value, str):
-        plain = value
-    else:
-        plain = json.dumps(value, default=str, ensure_ascii=False)
-    plain = redact(plain)
-    return plain if len(plain) <= _VALUE_LIMIT else f"{plain[: _VALUE_LIMIT - 12]} … (cut off)"
-
-
-def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def run_tags(tags: Mapping[str, object]) -> list[RunTag]:
-    """Tags as MLflow takes them; None is left out."""
-    from mlflow.entities import RunTag
-
-    return [RunTag(key, as_text(value)) for key, value in tags.items() if value is not None]
-
-
-def with_source(tags: Mapping[str, object]) -> dict[str, object]:
-    """The tags, with `git_commit` also where MLflow looks for a run's source version."""
-    commit = tags.get("git_commit")
-    return {**tags, **({"mlflow.source.git.commit": commit} if commit else {})}
-
-
-def origin() -> dict[str, str]:
-    """The tags behind MLflow's own columns Source and User."""
-    origin = {"mlflow.source.name": "python -m study", "mlflow.source.type": "LOCAL"}
-    with suppress(OSError, KeyError):  # no such user, as in many containers
-        origin["mlflow.user"] = getpass.getuser()
-    return origin
-
-
-def log_params(
-    client: MlflowClient,
-    run_id: str,
-    params: Mapping[str, object],
-    known: Mapping[str, str] | None = None,
-) -> None:
-    """Log parameters, 100 at a time (a server's limit). MLflow forbids to change one."""
-    from mlflow.entities import Param
-
-    new = [Param(key, as_text(value)) for key, value in _flat(params) if key not in (known or {})]
-    for first in range(0, len(new), 100):
-        client.log_batch(run_id, params=new[first : first + 100])
-
-
-def log_metrics(
-    client: MlflowClient,
-    run_id: str,
-    metrics: Mapping[str, object],
-    *,
-    step: int,
-    tags: Mapping[str, object] | None = None,
-) -> None:
-    """Log numbers and tags in one transaction; what is no number, or infinite, is left out."""
-    from mlflow.entities import Metric
-
-    now = int(time.time() * 1000)
-    batch = [
-        Metric(key, float(value), now, step)
-        for key, value in metrics.items()
-        # MLflow would store infinity as 1.8e308 and scale every chart to it; NaN it can show.
-        if isinstance(value, int | float) and not math.isinf(value)
-    ]
-    client.log_batch(run_id, metrics=batch, tags=run_tags(tags or {}))
-
-
-def milliseconds(moment: datetime | None) -> int | None:
-    """MLflow's time: milliseconds since 1970."""
-    return None if moment is None else int(moment.timestamp() * 1000)
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an error, without passwords."""
-    text = redact(str(error)).strip() or type(error).__name__
-    return text.splitlines()[0][:300]
-
-
 def unreachable(uri: str, error: BaseException) -> str:
     """The one warning when MLflow cannot be used."""
     return (
@@ -222,9 +66,6 @@ def unreachable(uri: str, error: BaseException) -> str:
         "it and loses nothing: results are in Optuna's storage, and the next `run`, or "
         "`python -m study sync`, delivers them."
     )
-
-
-# ── The store ────────────────────────────────────────────────────────────────────────────
 
 
 def prepare(
@@ -269,7 +110,7 @@ def prepare(
             experiment_id = _experiment(client, uri, artifacts, study_name)
             run_id = _parent_run(client, experiment_id, study_name, identity, description)
             log_params(client, run_id, params, known=client.get_run(run_id).data.params)
-        _describe(client, experiment_id, description)
+        describe(client, experiment_id, description)
         client.log_batch(run_id, tags=run_tags(with_source(tags)))
         return Experiment(tracking_uri=uri, experiment_id=experiment_id, run_id=run_id)
     except InputError:
@@ -373,27 +214,6 @@ def _experiment(client: MlflowClient, uri: str, artifacts: Path, name: str) -> s
                 f"({one_line(error)}): restore it in MLflow, or give the study another name."
             ) from error
     return str(found.experiment_id)
-
-
-def _describe(client: MlflowClient, experiment_id: str, description: str) -> None:
-    tags = {
-        "mlflow.note.content": redact(f"{description.strip()}\n{_READING}"),
-        "mlflow.experimentKind": "custom_model_development",  # else the interface asks
-        f"mlflow.sharedViewState.{VIEW}": json.dumps(_view()),
-    }
-    for key, value in tags.items():
-        client.set_experiment_tag(experiment_id, key, value)
-
-
-def _view() -> dict[str, object]:
-    """The runs table that answers the study's questions: its columns, and the best trial first.
-
-    Sorted by a metric, MLflow lists trials beside their study; sorted by date it folds them away.
-    """
-    params = "encoder_layers encoder_dim attention_heads conv_kernel_size decoder_layers"
-    columns = ["attributes.`Created`", "metrics.`wer`", "metrics.`parameters`", "tags.`outcome`"]
-    columns += [f"params.`{name}`" for name in [*params.split(), "decoder_dim", "learning_rate"]]
-    return {"selectedColumns": columns, "orderByKey": "metrics.`wer`", "orderByAsc": True}
 
 
 def _parent_run(

@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from study.errors import InputError
-from study.mlflow_ui import free_port, links, serve, server
-from study.tracking import Experiment, Tracker, log_report, prepare, tracking_uri
+from study.tracking.address import tracking_uri
+from study.tracking.parent import log_report
+from study.tracking.runs import Tracker
+from study.tracking.store import Experiment, prepare
+from study.tracking.ui import free_port, links, serve, server
 from tests.browser import browser, needs_browser, see
 
 if TYPE_CHECKING:
@@ -137,7 +140,7 @@ def test_a_remote_server_is_only_linked_to() -> None:
 
 def test_ctrl_c_stops_the_server_and_all_its_children(study: Experiment) -> None:
     program = (
-        "import sys; from study.mlflow_ui import serve; "
+        "import sys; from study.tracking.ui import serve; "
         "serve(sys.argv[1], '1', port=int(sys.argv[2]), say=lambda s: print(s, flush=True))"
     )
     port = _unused_port()

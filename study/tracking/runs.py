@@ -1,130 +1,37 @@
-"""What a study tells MLflow: one experiment per study, one run per trial, the report on top.
+"""The runs of trials: begun, filled and ended while the trials train.
 
-Optuna's storage is the truth and MLflow is for people to browse. So nothing here may cost a
-trial: when MLflow cannot be reached there is one warning, the trial goes on, what was to be
-logged waits in memory for MLflow to come back, and `study.sync` delivers whatever is still
-missing, from Optuna's trials and the run folder.
-
-    experiment = prepare(uri, runs / "mlartifacts", "laptop", description=..., tags=..., params=...)
-    tracker = Tracker(experiment)                          # one per worker
-    run = tracker.start(7, params=config, tags={"phase": "explore"})
-    run.log_evaluation({"evaluation": 1, "wer": 0.8, "dev_loss": 2.1})
-    run.finish("finished", metrics={"parameters": 61_000}, artifacts=[folder / "config.json"])
-    log_report(experiment, Path("report/index.html"), metrics={"best_wer": 0.12})
-
-How an outcome becomes a status (`STATUSES`): MLflow knows three ways to end, so the tags `state`
-(Optuna's) and `outcome` (ours) are always there to filter by. A crashed trial is FAILED; a pruned
-or stopped one is KILLED; finished, diverged and out_of_memory are COMPLETE in Optuna and FINISHED
-here, the last two with the outcome in the run's name.
-
-Everything goes through `MlflowClient` with explicit ids: MLflow's fluent interface keeps a global
-stack of runs, and puts a nested run into the active experiment rather than its parent's.
+Nothing here raises, and nothing here holds up a trial: see `Tracker`.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from study.mlflow_store import (
-    Experiment,
-    connect,
+from study.tracking.hypotheses import hypotheses_page
+from study.tracking.store import Experiment, connect, unreachable
+from study.tracking.trials import EVALUATION_METRICS, STATUSES, only
+from study.tracking.values import (
     log_metrics,
     log_params,
     milliseconds,
     one_line,
     origin,
-    prepare,
-    redact,
     run_tags,
-    tracking_uri,
-    unreachable,
     with_source,
 )
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = [
-    "EVALUATION_METRICS",
-    "STATUSES",
-    "Experiment",
-    "Tracker",
-    "TrialRun",
-    "end_study",
-    "hypotheses_page",
-    "log_report",
-    "prepare",
-    "redact",
-    "tracking_uri",
-    "trial_artifacts",
-    "trial_params",
-    "trial_tags",
-    "trial_totals",
-]
-
-_logger = logging.getLogger(__name__)
-
-EVALUATION_METRICS = (
-    "wer",
-    "ctc_wer",
-    "cer",
-    "train_loss",
-    "dev_loss",
-    "learning_rate",
-    "train_seconds",
-    "evaluate_seconds",
-    "epoch",
-)
-"""The metrics of one evaluation, each a curve over the evaluation's number."""
-
-STATUSES = {
-    "finished": ("FINISHED", "COMPLETE"),
-    "diverged": ("FINISHED", "COMPLETE"),
-    "out_of_memory": ("FINISHED", "COMPLETE"),
-    "pruned": ("KILLED", "PRUNED"),
-    "stopped": ("KILLED", "FAIL"),
-    "crashed": ("FAILED", "FAIL"),
-}
-"""Outcome of a trial -> (MLflow's status, Optuna's state)."""
+_logger = logging.getLogger("study.tracking")
 
 _RETRY_SECONDS = 60.0
-_WORST_HYPOTHESES = 200
-
-
-# ── What is logged of a trial, from what Optuna's storage holds of it ───────────────────────
-
-
-def trial_params(known: Mapping[str, Any]) -> dict[str, object]:
-    """Every field of a trial's configuration, and its seed, from its user attributes."""
-    return {**known.get("config", {}), **_only(known, ("seed",))}
-
-
-def trial_tags(known: Mapping[str, Any], study: Mapping[str, Any]) -> dict[str, object]:
-    """What a run can be found by, from the user attributes of a trial and of its study."""
-    names = ("phase", "anchor", "finalist", "survivor", "worker", "device", "corpus_fingerprint")
-    return {**_only(known, names), **_only(study, ("git_commit",))}
-
-
-def trial_totals(known: Mapping[str, Any]) -> dict[str, object]:
-    """The metrics of a whole trial, from its user attributes."""
-    names = ("parameters", "flops_per_second", "train_seconds", "evaluate_seconds")
-    tested = [name for name in known if name.startswith("test_")]
-    return _only(known, [*names, "real_time_factor", "peak_memory_bytes", *tested])
-
-
-def trial_artifacts(folder: Path) -> list[Path]:
-    """The files of a trial's folder that are logged, where they exist."""
-    return [folder / name for name in ("config.json", "hypotheses.jsonl", "test.jsonl")]
-
-
-# ── Trials ───────────────────────────────────────────────────────────────────────────────
 
 
 class Tracker:
@@ -332,7 +239,7 @@ class TrialRun:
         number = int(str(evaluation["evaluation"]))
         if number <= self._last_evaluation:
             return
-        log_metrics(client, self._id, _only(evaluation, EVALUATION_METRICS), step=number)
+        log_metrics(client, self._id, only(evaluation, EVALUATION_METRICS), step=number)
         self._last_evaluation = number
 
     def _end(
@@ -376,90 +283,3 @@ class TrialRun:
     def _id(self) -> str:
         assert self.run_id is not None  # operations run in order, and the first one sets it
         return self.run_id
-
-
-# ── The study as a whole ─────────────────────────────────────────────────────────────────
-
-
-def log_report(
-    experiment: Experiment | None,
-    report: Path,
-    extra: Iterable[Path] = (),
-    *,
-    metrics: Mapping[str, object] | None = None,
-    tags: Mapping[str, object] | None = None,
-    status: str = "FINISHED",
-) -> bool:
-    """Put the report under the study's run (folder `report`) and end that run.
-
-    Args:
-        experiment: from `prepare`; None logs nothing.
-        report: one self-contained page. MLflow shows it in a frame that cannot reach other files.
-        extra: more files from the page's folder, or from folders in it, where they stay.
-        metrics: the answer in numbers, such as best_wer.
-        tags: the answer in words, such as best_trial and answer.encoder_layers.
-        status: FINISHED, or KILLED for a study that was interrupted.
-
-    Returns:
-        Whether it was logged. When it was not there is one warning.
-
-    """
-    if experiment is None:
-        return False
-    try:
-        client = connect(experiment.tracking_uri)
-        for file in [report, *extra]:
-            place = Path("report") / file.parent.relative_to(report.parent)
-            client.log_artifact(experiment.run_id, str(file), artifact_path=place.as_posix())
-        log_metrics(client, experiment.run_id, metrics or {}, step=0, tags=tags or {})
-        client.set_terminated(experiment.run_id, status=status)
-    except Exception as error:
-        _logger.warning(unreachable(experiment.tracking_uri, error))
-        return False
-    return True
-
-
-def end_study(experiment: Experiment | None, status: str = "KILLED") -> None:
-    """End the study's run without a report: KILLED for one that was interrupted, or FAILED."""
-    if experiment is None:
-        return
-    try:
-        connect(experiment.tracking_uri).set_terminated(experiment.run_id, status=status)
-    except Exception as error:
-        _logger.warning(unreachable(experiment.tracking_uri, error))
-
-
-def _shown(value: object) -> str:
-    return "" if value is None else str(value)
-
-
-def hypotheses_page(file: Path) -> str:
-    """What a model heard, as a page: the utterances with most errors first, at most 200.
-
-    Transcripts are escaped: they come from outside.
-    """
-    import html
-
-    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line]
-    lines.sort(key=lambda line: (-int(line["errors"]), str(line["id"])))
-    keys = ("errors", "words", "id", "reference", "hypothesis", "ctc_hypothesis")
-    rows = [
-        "<tr>" + "".join(f"<td>{html.escape(_shown(line.get(key)))}</td>" for key in keys)
-        for line in lines[:_WORST_HYPOTHESES]
-    ]
-    heads = "".join(f"<th>{key.replace('_', ' ')}</th>" for key in keys)
-    errors = sum(int(line["errors"]) for line in lines)
-    words = sum(int(line["words"]) for line in lines)
-    return (
-        "<!doctype html><meta charset='utf-8'><title>Hypotheses</title><style>"
-        "body{font:14px system-ui,sans-serif;margin:1rem}table{border-collapse:collapse}"
-        "th,td{text-align:left;vertical-align:top;padding:.3rem .6rem;border-bottom:1px solid #ddd}"
-        "td:nth-child(-n+2){text-align:right}</style>"
-        f"<p>{errors} word errors in {words} words of {len(lines)} utterances; "
-        f"{'all' if len(rows) == len(lines) else f'the worst {len(rows)}'} are shown, "
-        f"most errors first.</p><table><tr>{heads}</tr>{''.join(rows)}</table>"
-    )
-
-
-def _only(values: Mapping[str, object], names: Iterable[str]) -> dict[str, object]:
-    return {name: values[name] for name in names if name in values}

@@ -21,7 +21,8 @@ from pathlib import Path
 from types import FrameType
 
 from study.errors import InputError
-from study.mlflow_store import VIEW, is_server, redact, sqlite_file
+from study.tracking.address import is_server, redact, sqlite_file
+from study.tracking.view import VIEW
 
 _FIRST_PORT = 5000
 _PORTS_TRIED = 50
@@ -62,7 +63,7 @@ def serve(
     """Open MLflow's interface and keep it open until Ctrl-C (or SIGTERM).
 
     Args:
-        uri: the study's tracking address, from `study.tracking.tracking_uri`.
+        uri: the study's tracking address, from `study.tracking.address.tracking_uri`.
         experiment_id: the study's experiment; None leads to the list of all.
         run_id: the study's parent run.
         artifacts: the folder of files, as for `prepare`; beside the database by default.

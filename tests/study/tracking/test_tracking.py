@@ -11,18 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from study.errors import InputError
-from study.tracking import (
-    EVALUATION_METRICS,
-    STATUSES,
-    Experiment,
-    Tracker,
-    end_study,
-    hypotheses_page,
-    log_report,
-    prepare,
-    redact,
-    tracking_uri,
-)
+from study.tracking.address import redact, tracking_uri
+from study.tracking.hypotheses import hypotheses_page
+from study.tracking.parent import end_study, log_report
+from study.tracking.runs import Tracker
+from study.tracking.store import Experiment, prepare
+from study.tracking.trials import EVALUATION_METRICS, STATUSES
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from study import tracking
 from study.config import StudyConfig
-from study.mlflow_store import connect, runs_where, unreachable
-from study.tracking import Experiment, Tracker, TrialRun
+from study.tracking import parent
+from study.tracking.address import tracking_uri
+from study.tracking.runs import Tracker, TrialRun
+from study.tracking.store import Experiment, connect, prepare, runs_where, unreachable
+from study.tracking.trials import trial_artifacts, trial_params, trial_tags, trial_totals
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -78,8 +80,8 @@ def open_experiment(
         study.set_user_attr("created", datetime.now(UTC).isoformat())
     corpus = known["corpus"]
     hours = corpus["splits"]["train"]["hours"]
-    experiment = tracking.prepare(
-        tracking.tracking_uri(config.runs, config.tracking.uri),
+    experiment = prepare(
+        tracking_uri(config.runs, config.tracking.uri),
         (config.runs / "mlartifacts").absolute(),
         config.name,
         description=(
@@ -171,12 +173,12 @@ def _write(
 ) -> TrialRun:
     """Log a finished trial from its user attributes, into the run that it has or a new one."""
     known = trial.user_attrs
-    params = tracking.trial_params(known) or trial.params
+    params = trial_params(known) or trial.params
     if run_id is None:
         run = tracker.start(
             trial.number,
             params=params,
-            tags=tracking.trial_tags(known, study),
+            tags=trial_tags(known, study),
             started=trial.datetime_start,
         )
     else:
@@ -187,8 +189,8 @@ def _write(
     run.finish(
         known.get("outcome", usual),
         state=trial.state.name,
-        metrics=tracking.trial_totals(known),
-        artifacts=tracking.trial_artifacts(folder / "trials" / str(trial.number)),
+        metrics=trial_totals(known),
+        artifacts=trial_artifacts(folder / "trials" / str(trial.number)),
         error=known.get("error"),
         ended=trial.datetime_complete,
     )
@@ -209,11 +211,11 @@ def _deliver_end(
     over = all(trial.state.is_finished() for trial in trials)
     status = "FINISHED" if over else "KILLED"
     page = report / "index.html"
-    parent = client.get_run(experiment.run_id)
-    if page.is_file() and parent.data.tags.get("report_digest") != digest(page):
+    logged = client.get_run(experiment.run_id)
+    if page.is_file() and logged.data.tags.get("report_digest") != digest(page):
         delivered.report = log_report(experiment, report, status=status)
         delivered.missing += not delivered.report
-    elif parent.info.status != status:
+    elif logged.info.status != status:
         client.set_terminated(experiment.run_id, status=status)
 
 
@@ -224,7 +226,7 @@ def log_report(experiment: Experiment | None, folder: Path, *, status: str = "FI
     best = answers.get("best")
     page = folder / "index.html"
     files = sorted(path for path in folder.rglob("[!.]*") if path.is_file() and path != page)
-    return tracking.log_report(
+    return parent.log_report(
         experiment,
         page,
         files,
