@@ -23,8 +23,8 @@ from study.invocation import command
 from study.launchers import LAUNCHERS
 from study.progress import Watch, duration_in_words, shown, step
 from study.storage import create_study, reclaim
-from study.winner import TOKENS
 from study.tracking import parent, sync
+from study.winner import TOKENS
 from study.worker import choose_device, open_dataset
 
 POLL = 0.5

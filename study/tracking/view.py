@@ -24,6 +24,7 @@ Filter with, for example, `tags.outcome = 'finished' and tags.phase = 'explore'`
 
 
 def describe(client: MlflowClient, experiment_id: str, description: str) -> None:
+    """Say what an experiment is, and save the view of its runs that links to it open."""
     tags = {
         "mlflow.note.content": redact(f"{description.strip()}\n{_READING}"),
         "mlflow.experimentKind": "custom_model_development",  # else the interface asks
