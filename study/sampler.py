@@ -11,8 +11,9 @@ goes on as it would have.
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,11 @@ from study.space import Dimension, Number
 
 STARTUP = 5
 """Finished trials that the Parzen estimator waits for; it draws at random until then."""
+REMEMBERED = 300
+"""Finished trials that the Parzen estimator learns from, so that a proposal takes the same time
+however long a study gets."""
+BEST = 50
+"""The best that are always among them: twice as many as it takes for good."""
 
 
 def derived_seed(*parts: int) -> int:
@@ -61,7 +67,7 @@ class OrderedSampler(optuna.samplers.BaseSampler):
         self._space = space
         self._seed = seed
         self._kind = kind
-        self._finished: dict[int, FrozenTrial | None] = {}
+        self._usable: dict[int, bool] = {}
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -86,13 +92,9 @@ class OrderedSampler(optuna.samplers.BaseSampler):
         else:
             sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP)
         shadow = optuna.create_study(sampler=sampler)
-        shadow.add_trials(
-            [
-                image
-                for other in study.get_trials(deepcopy=False)
-                if other.number != trial.number and (image := self._image(other)) is not None
-            ]
-        )
+        others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
+        usable = [other for other in others if self._is_usable(other)]
+        shadow.add_trials([self._image(other) for other in remembered(usable)])
         places = {
             name: _distribution(*dimension.extremes, dimension, places=True)
             for name, dimension in self._space.items()
@@ -113,38 +115,62 @@ class OrderedSampler(optuna.samplers.BaseSampler):
         """Refuse: every searched parameter is in the relative space."""
         raise KeyError(f"{param_name} is not a searched parameter")
 
-    def _image(self, trial: FrozenTrial) -> FrozenTrial | None:
-        """A trial with places for values; None where it lies outside the space or has not begun."""
-        if trial.number in self._finished:
-            return self._finished[trial.number]
-        image = None
-        # Finalists were chosen for their WER, and many of one configuration would weigh too much.
-        if (
-            trial.state not in (TrialState.WAITING, TrialState.FAIL)
-            and trial.user_attrs.get("phase") != "finalist"
-        ) and all(
-            name in trial.params and trial.params[name] in dimension
-            for name, dimension in self._space.items()
-        ):
-            image = optuna.trial.create_trial(
-                state=trial.state,
-                params={
-                    name: dimension.values.index(trial.params[name])
-                    if dimension.values
-                    else trial.params[name]
+    def _is_usable(self, trial: FrozenTrial) -> bool:
+        """Whether something can be learnt from a trial: it has begun, inside the space."""
+        known = self._usable.get(trial.number)
+        if known is None:
+            # Finalists were chosen for their WER, and many of one configuration would weigh too
+            # much.
+            known = (
+                trial.state not in (TrialState.WAITING, TrialState.FAIL)
+                and trial.user_attrs.get("phase") != "finalist"
+                and all(
+                    name in trial.params and trial.params[name] in dimension
                     for name, dimension in self._space.items()
-                },
-                distributions={
-                    name: _distribution(*dimension.extremes, dimension, places=True)
-                    for name, dimension in self._space.items()
-                },
-                value=trial.value,
-                intermediate_values=trial.intermediate_values,
-                constraints=trial.constraints,
+                )
             )
-        if trial.state.is_finished():
-            self._finished[trial.number] = image
-        return image
+            if trial.state.is_finished():
+                self._usable[trial.number] = known
+        return known
+
+    def _image(self, trial: FrozenTrial) -> FrozenTrial:
+        """A trial with places for values."""
+        return optuna.trial.create_trial(
+            state=trial.state,
+            params={
+                name: dimension.values.index(trial.params[name])
+                if dimension.values
+                else trial.params[name]
+                for name, dimension in self._space.items()
+            },
+            distributions={
+                name: _distribution(*dimension.extremes, dimension, places=True)
+                for name, dimension in self._space.items()
+            },
+            value=trial.value,
+            intermediate_values=trial.intermediate_values,
+            constraints=trial.constraints,
+        )
+
+
+def remembered(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """All trials that run, and of the finished ones the best and an even choice of the others."""
+    finished = [trial for trial in trials if trial.state.is_finished()]
+    if len(finished) <= REMEMBERED:
+        return list(trials)
+    best = sorted(finished, key=_goodness)[:BEST]
+    numbers = {trial.number for trial in best}
+    others = [trial for trial in finished if trial.number not in numbers]
+    places = np.linspace(0, len(others) - 1, REMEMBERED - BEST).round().astype(int)
+    numbers |= {others[place].number for place in places}
+    return [t for t in trials if t.number in numbers or not t.state.is_finished()]
+
+
+def _goodness(trial: FrozenTrial) -> tuple[bool, bool, float]:
+    """The estimator's order: what could be trained, what was trained to the end, the value."""
+    infeasible = any(violation > 0 for violation in trial.constraints.values())
+    value = math.inf if trial.value is None else trial.value
+    return infeasible, trial.state != TrialState.COMPLETE, value
 
 
 def _distribution(

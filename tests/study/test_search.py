@@ -6,12 +6,13 @@ import statistics
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from study.pruner import SuccessiveHalving, rungs, standing
-from study.sampler import OrderedSampler, derived_seed, even_sample
+from study.sampler import BEST, REMEMBERED, OrderedSampler, derived_seed, even_sample, remembered
 from study.space import Dimension
 
 SPACE = {
@@ -182,3 +183,47 @@ def test_dimensions_read_themselves_to_people() -> None:
     assert SPACE["learning_rate"].describe() == "0.001 to 0.1, logarithmic"
     long = Dimension(name="encoder_layers", role="scientific", values=tuple(range(1, 13)))
     assert long.describe() == "1, 2 … 12"
+
+
+def _finished(number: int, value: float, **changes: Any) -> FrozenTrial:
+    trial = create_trial(value=value, **changes)
+    trial.number = number
+    return trial
+
+
+def test_a_long_study_is_remembered_by_its_best_and_an_even_choice_of_the_rest() -> None:
+    values = np.random.default_rng(0).permutation(2000)
+    trials = [_finished(number, float(value)) for number, value in enumerate(values)]
+    trials[7] = _finished(7, -1.0, constraints={"could_not_be_trained": 1.0})
+    trials[8] = _finished(8, -1.0, state=TrialState.PRUNED)
+    running = create_trial(state=TrialState.RUNNING)
+    running.number = 2000
+    kept = remembered([*trials, running])
+    assert len(kept) == REMEMBERED + 1
+    assert kept[-1] is running
+    numbers = [trial.number for trial in kept]
+    assert numbers == sorted(numbers)
+    feasible = sorted((t for t in trials if t.number not in (7, 8)), key=lambda t: t.value or 0)
+    assert {trial.number for trial in feasible[:BEST]} <= set(numbers)
+    halves = sum(number < 1000 for number in numbers)
+    assert abs(halves - REMEMBERED / 2) < 20
+    assert remembered(trials[:REMEMBERED]) == trials[:REMEMBERED]
+
+
+def test_a_proposal_of_a_long_study_is_as_quick_as_one_of_a_shorter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    learnt: list[int] = []
+    sample = optuna.samplers.TPESampler.sample_relative
+
+    def spy(self: Any, study: optuna.Study, *rest: Any) -> dict[str, Any]:
+        learnt.append(len(study.trials))
+        return sample(self, study, *rest)
+
+    monkeypatch.setattr(optuna.samplers.TPESampler, "sample_relative", spy)
+    study = _study()
+    trial, _ = _ask(study)
+    study.tell(trial, 0.5)
+    study.add_trials(study.trials * 700)
+    _ask(study)
+    assert learnt[-1] == REMEMBERED + 1  # and the one that asks
