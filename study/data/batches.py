@@ -1,8 +1,9 @@
 """Batches of about the same amount of speech, from utterances of about the same length.
 
 Utterances are sorted by length into a few buckets; a batch comes from one bucket and holds as many
-utterances as fit the wanted seconds of audio. The order of an epoch follows from the seed and the
-epoch's number alone, so that an interrupted trial continues in the same order.
+utterances as fit the wanted seconds of audio. The bounds of the buckets are those with which an
+epoch needs the fewest batches, which keeps padding small. The order of an epoch follows from the
+seed and the epoch's number alone, so that an interrupted trial continues in the same order.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torchaudio
 from torch import Tensor
@@ -19,6 +21,8 @@ from study.data.dataset import Split
 
 BUCKETS = 8
 """Groups of similar length, in a corpus that is large enough for as many."""
+EVEN_ENDS = 64
+"""Places where a bucket may end."""
 IGNORED = -1
 """Padding of tokens."""
 
@@ -55,46 +59,63 @@ class Batch:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Bucket:
+    """Utterances of similar length, of which batches are made."""
+
+    members: npt.NDArray[np.int64]
+    """Their numbers in the split, from the shortest to the longest."""
+    frames: int
+    """Of the longest."""
+    size: int
+    """Utterances in a batch."""
+
+
 class Batches:
     """Cuts a split into batches of at most `seconds` of audio, padding included.
 
-    An utterance that is longer than that makes a batch of its own.
+    An utterance that is longer than that makes a batch of its own. What does not fill a batch of
+    its bucket goes to the next one, of longer utterances, so that one batch at most is not full.
     """
 
     def __init__(self, split: Split, seconds: float) -> None:
         self.split = split
-        lengths = np.array(split.lengths)
-        order = np.argsort(lengths, kind="stable")
-        full = int(lengths.sum() * split.hop / seconds)  # a bucket should fill a batch at least
-        self._buckets = np.array_split(order, max(1, min(BUCKETS, full)))
-        self._sizes = [
-            max(1, int(seconds / split.hop // lengths[bucket[-1]])) for bucket in self._buckets
-        ]
+        self.lengths = split.lengths
+        self.buckets = _buckets(np.array(self.lengths), int(seconds / split.hop))
 
     def __len__(self) -> int:
         """Batches of an epoch."""
-        return sum(
-            -(-len(bucket) // size) for bucket, size in zip(self._buckets, self._sizes, strict=True)
-        )
+        return len(self.in_order())
 
     def in_order(self) -> list[list[int]]:
         """The members of each batch, from the shortest to the longest utterances."""
-        return [
-            bucket[start : start + size].tolist()
-            for bucket, size in zip(self._buckets, self._sizes, strict=True)
-            for start in range(0, len(bucket), size)
-        ]
+        return self._cut([bucket.members for bucket in self.buckets])
 
     def shuffled(self, seed: int, epoch: int) -> list[list[int]]:
         """The members of each batch of an epoch, in an order that these two numbers decide."""
         generator = np.random.default_rng([seed, epoch])
-        batches = []
-        for bucket, size in zip(self._buckets, self._sizes, strict=True):
-            order = generator.permutation(bucket)
-            batches += [
-                order[start : start + size].tolist() for start in range(0, len(order), size)
-            ]
+        batches = self._cut([generator.permutation(bucket.members) for bucket in self.buckets])
         return [batches[i] for i in generator.permutation(len(batches))]
+
+    def _cut(self, pools: list[npt.NDArray[np.int64]]) -> list[list[int]]:
+        batches: list[list[int]] = []
+        left: list[int] = []
+        for bucket, pool in zip(self.buckets, pools, strict=True):
+            members = left + pool.tolist()
+            last = bucket is self.buckets[-1]
+            whole = len(members) if last else len(members) // bucket.size * bucket.size
+            batches += [members[start : start + bucket.size]
+                        for start in range(0, whole, bucket.size)]  # fmt: skip
+            left = members[whole:]
+        return batches
+
+    def padded_share(self) -> float:
+        """Frames of an epoch's batches, padding included, in units of those of its speech."""
+        frames = sum(
+            len(members) * max(self.lengths[member] for member in members)
+            for members in self.shuffled(0, 0)
+        )
+        return frames / sum(self.lengths)
 
     def gather(self, members: list[int]) -> Batch:
         """The features and tokens of these utterances of the split."""
@@ -116,6 +137,46 @@ class Batches:
             members=members,
             written=sum(map(len, tokens)),
         )
+
+
+def _buckets(lengths: npt.NDArray[np.int64], frames: int) -> list[Bucket]:
+    """Buckets whose batches of at most `frames`, padding included, are the fewest in an epoch.
+
+    By dynamic programming over some places in the sorted utterances where a bucket may end: even
+    ones, and those at which one utterance less fits into a batch.
+    """
+    order = np.argsort(lengths, kind="stable")
+    ordered = lengths[order]
+    fitting = frames // np.arange(1, EVEN_ENDS + 1)  # the longest of which 1, 2, … fit
+    even = len(order) * np.arange(1, EVEN_ENDS + 1) // EVEN_ENDS
+    ends = np.unique(np.concatenate((even, np.searchsorted(ordered, fitting, side="right"))))
+    ends = ends[ends > 0]
+    starts = np.concatenate(([0], ends[:-1]))
+    sizes = np.maximum(1, frames // ordered[ends - 1])
+    # needed[e, s]: batches of a bucket from start s to end e
+    needed = (ends[:, None] - starts[None, :]) / sizes[:, None]
+    needed[starts[None, :] >= ends[:, None]] = np.inf
+    most = max(1, min(BUCKETS, int(lengths.sum() // frames)))  # a bucket should fill a batch
+    totals, choices = [needed[:, 0]], []  # of one bucket, two, …, by their end
+    for _ in range(1, most):
+        before = np.concatenate(([np.inf], totals[-1][:-1]))  # by the start of the last bucket
+        choices.append((needed + before).argmin(axis=1))
+        totals.append((needed + before).min(axis=1))
+    buckets = []
+    end = len(ends) - 1
+    for choice in reversed(choices[: int(np.argmin([total[-1] for total in totals]))]):
+        start = int(choice[end])
+        buckets.append((int(starts[start]), end))
+        end = start - 1
+    buckets.append((0, end))
+    return [
+        Bucket(
+            members=order[start : ends[end]],
+            frames=int(ordered[ends[end] - 1]),
+            size=int(sizes[end]),
+        )
+        for start, end in reversed(buckets)
+    ]
 
 
 def spec_augment(features: Tensor, config: AugmentationConfig) -> Tensor:
