@@ -29,6 +29,7 @@ from study.data.features import LogMel
 from study.training.config import TrainingConfig
 
 with contextlib.redirect_stdout(sys.stderr):
+    from espnet.nets.pytorch_backend.nets_utils import pad_list
     from espnet2.asr.ctc import CTC
     from espnet2.asr.decoder.transformer_decoder import TransformerDecoder
     from espnet2.asr.encoder.conformer_encoder import ConformerEncoder
@@ -39,10 +40,9 @@ with contextlib.redirect_stdout(sys.stderr):
     from espnet2.samplers.num_elements_batch_sampler import NumElementsBatchSampler
     from espnet2.schedulers.warmup_lr import WarmupLR
     from espnet2.torch_utils.device_funcs import to_device
-    from espnet.nets.pytorch_backend.nets_utils import pad_list
 
 
-class _Frontend(AbsFrontend):
+class _Frontend(AbsFrontend):  # type: ignore[misc]
     """Log-mel features in the step, of a padded batch at once, as `DefaultFrontend` does."""
 
     def __init__(self, features: FeatureConfig) -> None:
