@@ -132,6 +132,9 @@ class StudyConfig(_Section):
     """An Optuna storage URL; null: a SQLite database in the study's folder."""
     launcher: LauncherConfig = LauncherConfig()
     tracking: TrackingConfig = TrackingConfig()
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """From which level on workers write what they do into `logs` in the study's folder, a file for
+    each. `info`: a line for each evaluation; `debug`: the whole settings of each trial as well."""
 
     @property
     def folder(self) -> Path:

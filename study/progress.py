@@ -80,10 +80,10 @@ class Watch:
     def total(self) -> int:
         """Trials that there are, or that there will be: finalists are chosen when the search ends.
 
-        Where the search is over and none follow, there are no more to come.
+        Where nothing could be trained, there will be none.
         """
         chosen = any(t.user_attrs.get("phase") == FINALIST for t in self.trials)
-        if chosen or search_is_over(self.trials):
+        if chosen or (search_is_over(self.trials) and self.best is None):
             return len(self.trials)
         return len(self.trials) + self.config.finalist_trials
 

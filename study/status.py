@@ -70,7 +70,7 @@ class Status:
         """`running`, `finished` or `interrupted`."""
         if self.workers:
             return "running"
-        return "interrupted" if self.watch.running or self.watch.waiting else "finished"
+        return "finished" if len(self.watch.finished) == self.watch.total else "interrupted"
 
     @property
     def seconds(self) -> float:

@@ -48,7 +48,7 @@ GROWING = (
     "finalists.anchors",
 )
 """Keys by which a begun study may ask for more trials."""
-PRACTICAL = ("name", "runs", "device", "storage", "launcher", "tracking")
+PRACTICAL = ("name", "runs", "device", "storage", "launcher", "tracking", "log_level")
 """Keys that do not change what a study finds out."""
 
 FINALIST = "finalist"

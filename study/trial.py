@@ -127,6 +127,7 @@ def _begin(laboratory: Laboratory, trial: optuna.Trial) -> tuple[TrialRun, Any]:
         json.dumps([values, seed, dataset.fingerprint, laboratory.code], sort_keys=True).encode(),
         digest_size=16,
     ).hexdigest()
+    log.debug("Trial %d: seed %d, %s", trial.number, seed, json.dumps(values))
     size = cost_on(network, dataset)
     attributes = {
         "config": values,
@@ -196,6 +197,7 @@ def _follow(study: optuna.Study, trial: optuna.Trial, run: TrialRun, evaluations
         run.log_evaluation(seen[-1])
         _note(run, trial)
         if recorded[: len(seen)] != seen:  # an interrupted trial brings its past along
+            log.info("Trial %d: %s", trial.number, _in_words(evaluation))
             trial.set_user_attr("evaluations", seen)
         if reported.get(evaluation.evaluation) != evaluation.wer:
             # Not `trial.report`, which keeps the first value: a trial may have had to start over.
@@ -206,6 +208,16 @@ def _follow(study: optuna.Study, trial: optuna.Trial, run: TrialRun, evaluations
             evaluations.close()
             return "pruned"
     return "finished"
+
+
+def _in_words(evaluation: Evaluation) -> str:
+    """An evaluation as a line of a log."""
+    return (
+        f"evaluation {evaluation.evaluation}, step {evaluation.step}, "
+        f"epoch {evaluation.epoch:.1f}: loss {evaluation.train_loss:.3f}, "
+        f"dev loss {evaluation.dev_loss:.3f}, WER {evaluation.wer:.1%} "
+        f"after {evaluation.train_seconds:.0f} s of training"
+    )
 
 
 def _score(laboratory: Laboratory, trial: optuna.Trial) -> None:

@@ -40,6 +40,7 @@ def work(config: StudyConfig, *, parent: int | None = None) -> int:
 
     `parent` is a process without which the worker should not go on.
     """
+    logging.getLogger("study").setLevel(config.log_level.upper())
     stop = _StopRequest(parent)
     device = choose_device(config.device)
     if device.type == "cpu":

@@ -46,6 +46,7 @@ ELSEWHERE = {
     "runs": "tests/study/test_run.py",
     "device": "tests/study/test_trial.py",
     "storage": "tests/study/test_storage.py",
+    "log_level": "tests/study/test_trial.py",
     "launcher": "tests/study/test_run.py",
     "tracking": "tests/study/tracking/test_tracking.py",
     "tokens": "tests/study/data/test_config.py",

@@ -137,7 +137,9 @@ def test_an_interrupted_study_says_how_to_go_on(running: tuple[optuna.Study, Stu
 
 
 def test_a_finished_study_says_so_and_names_its_report(tmp_path: Path) -> None:
-    config = _config(tmp_path, "explore.trials=1", "refine.trials=0", "anchors=[]")
+    config = _config(
+        tmp_path, "explore.trials=1", "refine.trials=0", "anchors=[]", "finalists.top=0"
+    )
     study = _begin(config)
     _end(study, _train(study, config, 2), "finished", TrialState.COMPLETE)
     text = _text(study, config)
@@ -148,6 +150,15 @@ def test_a_finished_study_says_so_and_names_its_report(tmp_path: Path) -> None:
     page.parent.mkdir()
     page.touch()
     assert "report: " in _text(study, config)
+
+
+def test_a_search_without_its_finalists_is_not_finished(tmp_path: Path) -> None:
+    config = _config(tmp_path, "explore.trials=1", "refine.trials=0", "anchors=[]")
+    study = _begin(config)
+    _end(study, _train(study, config, 2), "finished", TrialState.COMPLETE)
+    text = _text(study, config)
+    assert "tiny · interrupted" in text
+    assert "1 of 3 trials" in text
 
 
 def test_what_a_study_was_begun_with_counts_and_not_its_file_of_today(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 
 from study import trial as trial_module
+from study import worker
 from study.config import StudyConfig
 from study.config_file import load
 from study.storage import claim, create_study, open_study
@@ -223,3 +225,21 @@ def test_a_worker_stops_when_trial_after_trial_crashes(
 
 def test_optuna_is_quiet() -> None:
     assert optuna.logging.get_verbosity() >= optuna.logging.WARNING
+
+
+@pytest.mark.parametrize(
+    ("level", "evaluations", "settings"),
+    [("debug", True, True), ("info", True, False), ("warning", False, False)],
+)
+def test_the_log_has_what_its_level_asks_for(
+    perform: Perform, config: StudyConfig, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch, level: str, evaluations: bool, settings: bool,
+) -> None:  # fmt: skip
+    caplog.set_level("DEBUG", logger="study")  # and set back afterwards
+    monkeypatch.setattr(worker, "_StopRequest", lambda _: sys.exit())  # no handlers of signals
+    with pytest.raises(SystemExit):
+        worker.work(config.model_copy(update={"log_level": level}))
+    perform([0.9, 0.3])
+    line = "Trial 0: evaluation 2, step 2, epoch 2.0: loss 1.000, dev loss 0.300, WER 30.0%"
+    assert (line in caplog.text) == evaluations
+    assert ('"encoder_layers": 1' in caplog.text) == settings
