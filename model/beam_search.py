@@ -35,6 +35,11 @@ from model.encoder import valid_frames
 
 PRE_BEAM_RATIO = 1.5
 """CTC scores the tokens that the attention decoder likes best: this many times the beam size."""
+CTC_WEIGHT = 0.3
+"""Share of CTC in the score where none is chosen; ESPnet's recipes have it."""
+BEAM_VALUES = 2**28
+"""Most values of all hypotheses together, about: 1 GiB of float32. A batch that would need more is
+searched in parts."""
 IMPOSSIBLE = -1e10
 """Logarithm of a probability of zero, finite so that differences of two are defined; ESPnet's."""
 HOPELESS = 10.0
@@ -145,17 +150,18 @@ class _Beam:
         self.scores = memory.new_full((len(lengths), size), -math.inf, dtype=torch.float64)
         self.scores[:, 0] = 0.0
         self.ctc = None
+        self.ctc_weight = _ctc_weight(ctc, decoding)
         self.tried = min(size, vocabulary)
-        if ctc is not None and decoding.ctc_weight > 0:
+        if ctc is not None and self.ctc_weight > 0:
             self.ctc = CTCPrefixScorer(
                 ctc.log_probabilities(memory), lengths, beam_size=size, boundary=decoder.boundary
             )
-            whole = decoding.ctc_weight == 1  # the attention decoder likes none best
+            whole = self.ctc_weight == 1  # the attention decoder likes none best
             self.tried = vocabulary if whole else min(int(PRE_BEAM_RATIO * size), vocabulary)
 
     def grow(self, step: int) -> Tensor:
         """Replace the hypotheses by the best with one more token; returns their scores `(B, K)`."""
-        size, weight = self.decoding.beam_size, self.decoding.ctc_weight
+        size, weight = self.decoding.beam_size, self.ctc_weight
         logits = self.decoder.step(
             self.prefixes[:, :, -1:].flatten(0, 1),  # (B K, 1)
             self.pasts,
@@ -241,13 +247,16 @@ def beam_search(
     Raises:
         ValueError: if CTC should have a weight and there is none.
     """
-    if ctc is None and decoding.ctc_weight > 0:
+    if ctc is None and decoding.ctc_weight:
         raise ValueError(
             f"ctc_weight is {decoding.ctc_weight:g}, and the network has no CTC branch: set it to 0"
         )
     found: list[list[Hypothesis]] = [[] for _ in lengths]
-    for utterance, hypothesis in _search(decoder, ctc, memory, lengths, decoding):
-        found[utterance].append(hypothesis)
+    together = _together(decoder, ctc, memory, decoding)
+    for start in range(0, len(found), together):
+        some = slice(start, start + together)
+        for utterance, hypothesis in _search(decoder, ctc, memory[some], lengths[some], decoding):
+            found[start + utterance].append(hypothesis)
     short = [utterance for utterance, hypotheses in enumerate(found) if not hypotheses]
     if short:
         rows = torch.tensor(short, device=memory.device)
@@ -304,6 +313,27 @@ def _ended(
     ):
         end = -1 if written[-1] == boundary else None
         yield utterance, Hypothesis(tokens=written[1:end], score=score)
+
+
+def _ctc_weight(ctc: CTC | None, decoding: Decoding) -> float:
+    """The share of CTC in the score."""
+    if decoding.ctc_weight is None:
+        return 0.0 if ctc is None else CTC_WEIGHT
+    return decoding.ctc_weight
+
+
+def _together(
+    decoder: AttentionDecoder, ctc: CTC | None, memory: Tensor, decoding: Decoding
+) -> int:
+    """How many utterances are searched at once: as many as `BEAM_VALUES` allow, one at least.
+
+    Counted are the keys and values of hypotheses as long as there are frames, and what CTC scores.
+    """
+    size, frames, vocabulary = decoding.beam_size, memory.shape[1], decoder.boundary + 1
+    remembered = 2 * len(decoder.layers) * decoder.embedding.embedding_dim
+    weight = _ctc_weight(ctc, decoding)
+    scored = 0 if weight == 0 else vocabulary if weight == 1 else int(PRE_BEAM_RATIO * size)
+    return max(1, BEAM_VALUES // (size * (frames * (remembered + 2 * scored) + vocabulary)))
 
 
 def _most_tokens(frames: int, decoding: Decoding) -> int:

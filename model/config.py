@@ -98,16 +98,19 @@ class NetworkConfig:
 class Decoding:
     """How beam search looks for a transcript: the keys of ESPnet's decode configs.
 
-    The transducer takes `beam_size` alone; its other settings are 0.
+    The transducer takes `beam_size` alone. `decoding_conflicts` says what does not fit a network.
 
     Raises:
         ValueError: with one sentence, where a value is out of range.
     """
 
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
     beam_size: int = 10
     """Hypotheses that are kept at each step; at least 1."""
-    ctc_weight: float = 0.3
-    """Share of CTC in the score, from 0 to 1; the attention decoder has the rest."""
+    ctc_weight: float | None = None
+    """Share of CTC in the score, from 0 to 1; the attention decoder has the rest. null: 0.3, or 0
+    where the network has no CTC branch."""
     penalty: float = 0.0
     """Added to the score for each token, the end of the sentence included: above 0, longer
     transcripts win."""
@@ -121,7 +124,7 @@ class Decoding:
     def __post_init__(self) -> None:
         if self.beam_size < 1:
             raise ValueError(f"beam_size {self.beam_size} is below 1")
-        if not 0 <= self.ctc_weight <= 1:
+        if self.ctc_weight is not None and not 0 <= self.ctc_weight <= 1:
             raise ValueError(f"ctc_weight {self.ctc_weight:g} is not between 0 and 1")
         if not math.isfinite(self.penalty):
             raise ValueError(f"penalty {self.penalty:g} is not finite")
@@ -175,6 +178,23 @@ def conflicts(network: NetworkConfig) -> Iterator[tuple[str, str]]:
             "conv_kernel_size",
             f"conv_kernel_size {kernel} is even, and a symmetric convolution needs an odd one: "
             f"use {kernel - 1} or {kernel + 1}",
+        )
+
+
+def decoding_conflicts(network: NetworkConfig, decoding: Decoding) -> Iterator[tuple[str, str]]:
+    """What this network cannot decode with.
+
+    Yields pairs of a field's name and a sentence that states the remedy.
+    """
+    if network.decoder == "transducer":
+        for name in ("ctc_weight", "penalty", "maxlenratio", "minlenratio"):
+            if getattr(decoding, name):
+                yield name, "the beam search of a transducer has beam_size alone: take it out"
+    elif network.ctc_weight == 0 and decoding.ctc_weight:
+        yield (
+            "ctc_weight",
+            f"{decoding.ctc_weight:g} of the score is CTC's, and with network.ctc_weight 0 there "
+            "is no CTC branch: take it out",
         )
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from model.beam_search import beam_search
-from model.config import Decoding, NetworkConfig
+from model.config import Decoding, NetworkConfig, decoding_conflicts
 from model.ctc import CTC
 from model.decoder import AttentionDecoder
 from model.encoder import ConformerEncoder
@@ -125,10 +125,10 @@ class Recogniser(nn.Module):
         )
 
     def _search(self, memory: Tensor, lengths: Tensor, decoding: Decoding) -> list[list[int]]:
+        for name, fault in decoding_conflicts(self.config, decoding):
+            raise ValueError(f"{name}: {fault}")
         if isinstance(self.decoder, AttentionDecoder):
             found = beam_search(self.decoder, self.ctc, memory, lengths, decoding)
             return [hypotheses[0].tokens for hypotheses in found]
-        size = decoding.beam_size
-        if decoding != Decoding(beam_size=size, ctc_weight=0.0):
-            raise ValueError("a transducer's beam search has beam_size alone: set the others to 0")
-        return [best.tokens for best in self.decoder.beam_search(memory, lengths, size)]
+        searched = self.decoder.beam_search(memory, lengths, decoding.beam_size)
+        return [hypothesis.tokens for hypothesis in searched]

@@ -201,9 +201,11 @@ def _winner_sentence(finals: tuple[FinalistResult, ...]) -> str:
     if winner.test_wer is None:
         text = f"The winner on dev is {who} at {percent(winner.dev_wer)} ({seeds}): {shape}."
     else:
+        greedy = winner.test_greedy_wer
+        by = "" if greedy is None else f"by beam search, {percent(greedy)} by greedy decoding; "
         text = (
             f"The winner is {who}: {shape}. It reaches {percent(winner.test_wer)} WER on test "
-            f"({seeds}; {percent(winner.dev_wer)} on dev)."
+            f"({by}{seeds}; {percent(winner.dev_wer)} on dev{', greedy' if by else ''})."
         )
     told = [
         f"{other.anchor} at {percent(other.test_wer)}, {compared(winner.test_wer, other.test_wer)}"

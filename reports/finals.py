@@ -42,6 +42,8 @@ class FinalistResult:
     """Lowest test WER of a seed."""
     test_high: float | None
     """Highest test WER of a seed."""
+    test_greedy_wer: float | None = None
+    """What `test_wer` would be with greedy decoding; None where that is not known."""
     trials: tuple[int, ...]
     """The trials, the one with the lowest dev WER first."""
 
@@ -59,8 +61,7 @@ def _one(label: str, trials: pd.DataFrame) -> FinalistResult:
     dev = trials["wer"].to_numpy(dtype=float)
     first = trials.iloc[0]
     tests = [wer for wer in map(number_or_none, trials["test_wer"].tolist()) if wer is not None]
-    errors, words = (trials[name].astype(float).sum() for name in ("test_errors", "test_words"))
-    pooled = float(errors / words) if words > 0 else None
+    pooled = _pooled(trials, "test_errors")
     return FinalistResult(
         label=label,
         anchor=first["anchor"] if isinstance(first["anchor"], str) else None,
@@ -71,5 +72,13 @@ def _one(label: str, trials: pd.DataFrame) -> FinalistResult:
         test_wer=pooled if pooled is not None else float(np.mean(tests)) if tests else None,
         test_low=min(tests, default=None),
         test_high=max(tests, default=None),
+        test_greedy_wer=_pooled(trials, "test_greedy_errors"),
         trials=tuple(int(number) for number in trials["number"]),
     )
+
+
+def _pooled(trials: pd.DataFrame, errors: str) -> float | None:
+    """Return errors over words of all seeds that have both."""
+    told = trials[[errors, "test_words"]].astype(float).dropna()
+    words = float(told["test_words"].sum())
+    return float(told[errors].sum()) / words if words > 0 else None

@@ -44,8 +44,9 @@ COST_COLUMNS = {
     "flops_per_second": "forward FLOPs per second of audio",
     "train_seconds": "seconds spent training",
     "evaluate_seconds": "seconds spent decoding dev",
-    "test_wer": "WER on the test split as a fraction, by the final decoder; of finalists only",
-    "test_errors": "word errors on the test split",
+    "test_wer": "WER on the test split as a fraction, by beam search; of finalists only",
+    "test_errors": "word errors on the test split, by beam search",
+    "test_greedy_errors": "the same by greedy decoding",
     "test_words": "words of the test split",
     "real_time_factor": "seconds of greedy decoding per second of dev audio",
     "peak_memory_bytes": "most device memory in use at once",
@@ -172,7 +173,7 @@ def _row(trial: FrozenTrial, others: dict[str, str]) -> dict[str, Any]:
     row |= {column: values.get(name) for name, column in others.items()}
     row |= {key: at_wer.get(key) for key in ("ctc_wer", "cer", "dev_loss")}
     costs = ("parameters", "flops_per_second", "train_seconds", "evaluate_seconds")
-    tested = ("test_wer", "test_errors", "test_words", "real_time_factor")
+    tested = ("test_wer", "test_errors", "test_greedy_errors", "test_words", "real_time_factor")
     row |= {key: attributes.get(key) for key in (*costs, *tested, "peak_memory_bytes")}
     return row
 

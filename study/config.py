@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from model.config import SHAPE, NetworkConfig, conflicts, unread
+from model.config import SHAPE, Decoding, NetworkConfig, conflicts, decoding_conflicts, unread
 from study.anchors import ANCHORS
 from study.data.config import FeatureConfig, TokenConfig
 from study.data.corpus import Corpus
@@ -73,6 +73,8 @@ class FinalistsConfig(_Section):
     """Trainings of each, with fresh seeds."""
     anchors: bool = True
     """Repeat the anchors as well."""
+    decoding: Decoding = Decoding()
+    """The beam search that test is decoded with; all other scores are of greedy decoding."""
 
 
 class LauncherConfig(_Section):
@@ -258,6 +260,7 @@ def faults(config: StudyConfig, given: dict[str, Any]) -> Iterator[tuple[str, st
         return
     yield from _combination_faults(config)
     yield from _baseline_faults(config, given)
+    yield from _decoding_faults(config)
     if config.trials == 0:
         yield "explore.trials", "the study has no trials: give explore, refine or anchors some"
     if config.tokens.kind == "bpe" and config.tokens.size is None:
@@ -346,3 +349,18 @@ def _baseline_faults(config: StudyConfig, given: dict[str, Any]) -> Iterator[tup
                 f"{section}.{name}",
                 f"{value:g}{why} is not in search.{name} ({dimension.describe()})",
             )
+
+
+def _decoding_faults(config: StudyConfig) -> Iterator[tuple[str, str]]:
+    """Decoding that does not fit a network that the study may train."""
+    searched = config.space.get("ctc_weight")
+    weights = searched.extremes if searched else (config.network.ctc_weight,)
+    found = [
+        fault
+        for weight in weights
+        for fault in decoding_conflicts(
+            replace(config.network, ctc_weight=weight), config.finalists.decoding
+        )
+    ]
+    for name, fault in dict.fromkeys(found):
+        yield f"finalists.decoding.{name}", fault

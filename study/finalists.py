@@ -111,19 +111,24 @@ def score(
 ) -> dict[str, Any]:
     """Decode the test split with the weights that a trial's WER is of; returns what to record.
 
-    Writes `test.jsonl` into the trial's folder.
+    The WER is that of a beam search, as `finalists.decoding` sets it; what it is greedy is recorded
+    too. Writes `test.jsonl` into the trial's folder.
     """
     mels = dataset.normalisation[0].numel()
     recogniser = Recogniser(network, mels=mels, vocabulary=dataset.tokenizer.vocabulary).to(device)
     recogniser.load_state_dict(weights.read(folder / "best.pt", device))
     batches = Batches(dataset.splits["test"], EVALUATION_BATCH * config.training.batch_seconds)
     started = time.perf_counter()
-    recognition = recognise(recogniser, batches, dataset.tokenizer, device)
+    recognition = recognise(
+        recogniser, batches, dataset.tokenizer, device, decoding=config.finalists.decoding
+    )
     write_hypotheses(folder / "test.jsonl", recognition.hypotheses)
     counts = recognition.word_errors
     return {
         "test_wer": counts.rate,
+        "test_greedy_wer": recognition.greedy_word_errors.rate,
         "test_errors": counts.errors,
+        "test_greedy_errors": recognition.greedy_word_errors.errors,
         "test_words": counts.length,
         "test_decode_seconds": time.perf_counter() - started,
         "test_real_time_factor": recognition.real_time_factor,

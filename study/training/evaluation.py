@@ -9,8 +9,10 @@ from pathlib import Path
 
 import torch
 
+from model.config import Decoding
 from model.recogniser import Recogniser
 from study.data.batches import Batches
+from study.data.dataset import Split
 from study.data.tokens import Tokenizer
 from study.files import write_atomically
 from study.training.scoring import ErrorCounts, character_errors, word_errors
@@ -24,9 +26,11 @@ class Hypothesis:
     speaker: str | None
     reference: str
     hypothesis: str
-    """By the decoder, which the study is about."""
+    """By the decoder, which the study is about: greedy, or by beam search."""
+    greedy_hypothesis: str | None
+    """By the decoder, greedy, where `hypothesis` is by beam search; else None."""
     ctc_hypothesis: str | None
-    """By CTC alone; None where there is no CTC branch."""
+    """By CTC alone, greedy; None where there is no CTC branch."""
     errors: int
     """Substituted, deleted and inserted words of `hypothesis`."""
     substitutions: int
@@ -43,47 +47,100 @@ class Recognition:
     loss: float
     """The training loss without augmentation and dropout, per token."""
     word_errors: ErrorCounts
+    """Of the decoder: greedy, or by beam search."""
+    greedy_word_errors: ErrorCounts
+    """Of the decoder, greedy."""
     character_errors: ErrorCounts
+    """Of the decoder: greedy, or by beam search."""
     ctc_word_errors: ErrorCounts | None
+    """Of CTC alone, greedy."""
     real_time_factor: float
-    """Seconds of encoding and greedy decoding per second of audio."""
+    """Seconds of encoding and decoding (greedy, or the beam search) per second of audio."""
     hypotheses: list[Hypothesis]
+
+
+class _Heard:
+    """What is recognised, batch by batch: the text of each utterance by its place in the split."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._texts: dict[int, str] = {}
+
+    def add(self, members: list[int], transcripts: list[list[int]] | None) -> None:
+        """The transcripts of some utterances; None where nobody writes any."""
+        if transcripts is not None:
+            self._texts.update(zip(members, map(self._tokenizer.decode, transcripts), strict=True))
+
+    def texts(self) -> list[str] | None:
+        """All texts in the order of the split; None where there are none."""
+        return [self._texts[member] for member in sorted(self._texts)] or None
 
 
 @torch.no_grad()
 def recognise(
-    recogniser: Recogniser, batches: Batches, tokenizer: Tokenizer, device: torch.device
+    recogniser: Recogniser,
+    batches: Batches,
+    tokenizer: Tokenizer,
+    device: torch.device,
+    *,
+    decoding: Decoding | None = None,
 ) -> Recognition:
-    """Recognise all utterances of a split, greedily and in batches; restores the training mode."""
-    split = batches.split
-    decoded: dict[int, str] = {}
-    by_ctc: dict[int, str] = {}
-    loss, decoding = 0.0, 0.0
+    """Recognise all utterances of a split in batches; restores the training mode.
+
+    The decoder is greedy; with `decoding`, a beam search is what counts.
+    """
+    greedy, beam, by_ctc = (_Heard(tokenizer) for _ in range(3))
+    loss, seconds = 0.0, 0.0
     training = recogniser.training
     recogniser.eval()
     for members in batches.in_order():
         batch = batches.gather(members).to(device)
         started = time.perf_counter()
         memory, lengths = recogniser.encode(batch.features, batch.lengths, ragged=batch.ragged)
+        encoded = time.perf_counter()
         transcripts = recogniser.transcribe(memory, lengths)
-        decoding += time.perf_counter() - started
+        seconds += encoded - started
+        if decoding is not None:
+            encoded = time.perf_counter()
+            beam.add(members, recogniser.transcribe(memory, lengths, decoding).decoder)
+        seconds += time.perf_counter() - encoded
         losses = recogniser.losses(memory, lengths, batch.tokens, batch.token_lengths)
         loss += losses.total.item() * len(members)
-        decoded.update(zip(members, map(tokenizer.decode, transcripts.decoder), strict=True))
-        if transcripts.ctc is not None:
-            by_ctc.update(zip(members, map(tokenizer.decode, transcripts.ctc), strict=True))
+        greedy.add(members, transcripts.decoder)
+        by_ctc.add(members, transcripts.ctc)
     recogniser.train(training)
+    return _scored(
+        batches.split,
+        greedy=greedy.texts() or [],
+        beam=beam.texts(),
+        ctc=by_ctc.texts(),
+        loss=loss,
+        seconds=seconds,
+    )
+
+
+def _scored(
+    split: Split,
+    *,
+    greedy: list[str],
+    beam: list[str] | None,
+    ctc: list[str] | None,
+    loss: float,
+    seconds: float,
+) -> Recognition:
+    """The errors of all texts; the loss is the sum over utterances."""
     references = [utterance.text for utterance in split.utterances]
-    texts = [decoded[member] for member in range(len(split))]
-    ctc_texts = [by_ctc[member] for member in range(len(split))] if by_ctc else None
+    texts = greedy if beam is None else beam
     counts = word_errors(references, texts)
+    total = sum(counts, ErrorCounts())
     hypotheses = [
         Hypothesis(
             id=utterance.id,
             speaker=utterance.speaker,
             reference=utterance.text,
             hypothesis=texts[member],
-            ctc_hypothesis=None if ctc_texts is None else ctc_texts[member],
+            greedy_hypothesis=None if beam is None else greedy[member],
+            ctc_hypothesis=None if ctc is None else ctc[member],
             errors=counts[member].errors,
             substitutions=counts[member].substitutions,
             deletions=counts[member].deletions,
@@ -94,14 +151,17 @@ def recognise(
     ]
     return Recognition(
         loss=loss / sum(map(len, split.tokens)),
-        word_errors=sum(counts, ErrorCounts()),
+        word_errors=total,
+        greedy_word_errors=total if beam is None else _sum_of_errors(references, greedy),
         character_errors=sum(character_errors(references, texts), ErrorCounts()),
-        ctc_word_errors=(
-            None if ctc_texts is None else sum(word_errors(references, ctc_texts), ErrorCounts())
-        ),
-        real_time_factor=decoding / (sum(split.lengths) * split.hop),
+        ctc_word_errors=None if ctc is None else _sum_of_errors(references, ctc),
+        real_time_factor=seconds / (sum(split.lengths) * split.hop),
         hypotheses=hypotheses,
     )
+
+
+def _sum_of_errors(references: list[str], texts: list[str]) -> ErrorCounts:
+    return sum(word_errors(references, texts), ErrorCounts())
 
 
 def write_hypotheses(file: Path, hypotheses: list[Hypothesis]) -> None:

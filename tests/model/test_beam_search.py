@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from model import beam_search as beam_search_module
 from model.beam_search import CTCPrefixScorer, Hypothesis, beam_search
 from model.config import Decoding
 from model.ctc import BLANK
@@ -112,19 +113,24 @@ def test_values_out_of_range_are_refused(changes: dict[str, Any], value: str) ->
 
 def test_ctc_has_no_say_where_there_is_none() -> None:
     recogniser = _lively(ctc_weight=0.0)
+    with pytest.raises(ValueError, match=r"ctc_weight: 0\.3 of the score is CTC's"):
+        recogniser.transcribe(_memory(), LENGTHS, Decoding(ctc_weight=0.3))
     with pytest.raises(ValueError, match=r"ctc_weight is 0\.3, and the network has no CTC branch"):
-        recogniser.transcribe(_memory(), LENGTHS, Decoding())
+        _found(recogniser, _memory(), LENGTHS, Decoding(ctc_weight=0.3))
+    without = _found(recogniser, _memory(), LENGTHS, Decoding(ctc_weight=0.0))
+    assert _found(recogniser, _memory(), LENGTHS, Decoding()) == without
     transcripts = recogniser.transcribe(_memory(), LENGTHS, Decoding(ctc_weight=0.0))
     assert transcripts.ctc is None
     assert len(transcripts.decoder) == 4
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"penalty": 0.5}, {"maxlenratio": 0.5}, {"minlenratio": -2}]
+    "changes",
+    [{"ctc_weight": 0.3}, {"penalty": 0.5}, {"maxlenratio": 0.5}, {"minlenratio": -2}],
 )
 def test_a_transducer_refuses_what_it_cannot_use(changes: dict[str, Any]) -> None:
     recogniser = Recogniser(_transducer_config(), mels=20, vocabulary=VOCABULARY).eval()
-    decoding = Decoding(**({"ctc_weight": 0.0} | changes if changes else {}))
+    decoding = Decoding(**changes)
     with pytest.raises(ValueError, match="beam_size alone"):
         recogniser.transcribe(_memory(), LENGTHS, decoding)
 
@@ -134,7 +140,7 @@ def test_a_transducer_searches_with_its_own_beam() -> None:
     recogniser = Recogniser(_transducer_config(), mels=20, vocabulary=VOCABULARY).eval()
     decoder = recogniser.decoder
     assert not isinstance(decoder, AttentionDecoder)
-    found = recogniser.transcribe(_memory(), LENGTHS, Decoding(beam_size=3, ctc_weight=0.0))
+    found = recogniser.transcribe(_memory(), LENGTHS, Decoding(beam_size=3))
     expected = decoder.beam_search(_memory(), LENGTHS, 3)
     assert found.decoder == [hypothesis.tokens for hypothesis in expected]
 
@@ -205,6 +211,7 @@ def _espnet_search(searches: SimpleNamespace, model: Any, decoding: Decoding) ->
     """Put together as ESPnet's `asr_inference` does it."""
     edge = VOCABULARY - 1
     weight = decoding.ctc_weight
+    assert weight is not None
     return searches.BeamSearch(
         scorers={
             "decoder": model.decoder,
@@ -263,6 +270,7 @@ def _scores_of_all(
             wanted = torch.tensor([*tokens, decoder.boundary])
             by_attention = steps.gather(1, wanted[:, None]).sum().item()
             weight = decoding.ctc_weight
+            assert weight is not None
             score = (1 - weight) * by_attention + decoding.penalty * (count + 1)
             scores[tokens] = score + (weight * max(by_ctc, -1e10) if weight else 0.0)
     return scores
@@ -321,6 +329,33 @@ def test_scores_stay_exact_over_a_thousand_frames() -> None:
     found = scorer.score(torch.tensor([[[5]]])).item()
     assert found == pytest.approx(_ctc_log_probability(scores[0], tokens), rel=1e-9)
     assert found < -1000
+
+
+def test_ctc_has_its_usual_say_where_none_is_chosen() -> None:
+    recogniser = _lively()
+    usual = _found(recogniser, _memory(), LENGTHS, Decoding(ctc_weight=0.3))
+    assert _found(recogniser, _memory(), LENGTHS, Decoding()) == usual
+
+
+@pytest.mark.parametrize("ctc_weight", [0.0, 0.3, 1.0])
+def test_a_batch_that_takes_too_much_memory_is_searched_in_parts(
+    ctc_weight: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recogniser, decoding = _lively(), Decoding(beam_size=3, ctc_weight=ctc_weight)
+    together = _found(recogniser, _memory(), LENGTHS, decoding)
+    sizes = []
+    search = beam_search_module._search
+
+    def spy(decoder: Any, ctc: Any, memory: Tensor, *rest: Any) -> Any:
+        sizes.append(len(memory))
+        return search(decoder, ctc, memory, *rest)
+
+    monkeypatch.setattr(beam_search_module, "_search", spy)
+    monkeypatch.setattr(beam_search_module, "BEAM_VALUES", 1)
+    apart = _found(recogniser, _memory(), LENGTHS, decoding)
+    assert sizes == [1, 1, 1, 1]
+    for found, expected in zip(apart, together, strict=True):
+        _assert_same(found, expected)
 
 
 def test_what_is_too_short_is_searched_again_with_a_lower_minimum() -> None:

@@ -101,7 +101,10 @@ class Formula:
         values = {name: getattr(network, name) for name in SHAPE}
         truth = self.surface.wer({**values, "learning_rate": config_file["learning_rate"]})
         errors = np.random.default_rng(config_file["seed"]).binomial(2000, min(truth, 1.0))
-        return {"test_wer": errors / 2000, "test_errors": int(errors), "test_words": 2000}
+        return {
+            "test_wer": errors / 2000, "test_greedy_wer": (errors + 20) / 2000,
+            "test_errors": int(errors), "test_greedy_errors": int(errors) + 20, "test_words": 2000,
+        }  # fmt: skip
 
     def cost(self, network: NetworkConfig, dataset: object) -> SimpleNamespace:
         del dataset

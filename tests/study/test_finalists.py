@@ -151,3 +151,4 @@ def test_the_winner_has_the_lowest_mean_dev_wer(
         if trial.user_attrs["finalist"] == lowest
     )
     assert record.finals[0].test_wer == pytest.approx(errors / 6000)
+    assert record.finals[0].test_greedy_wer == pytest.approx((errors + 60) / 6000)

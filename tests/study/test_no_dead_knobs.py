@@ -17,6 +17,7 @@ from tests.model.test_config import KNOBS as NETWORK
 from tests.reports.planted_study import MIDDLE, Formula, conduct, planted_config
 from tests.reports.test_answers import SURFACE
 from tests.study.data.test_config import FEATURES
+from tests.study.test_finalists_decoding import KNOBS as DECODING
 from tests.study.training.test_loop import KNOBS as TRAINING
 
 BASE: dict[str, Any] = {
@@ -50,6 +51,7 @@ ELSEWHERE = {
     "launcher": "tests/study/test_run.py",
     "tracking": "tests/study/tracking/test_tracking.py",
     "tokens": "tests/study/data/test_config.py",
+    **{f"finalists.decoding.{name}": "tests/study/test_finalists_decoding.py" for name in DECODING},
     "corpus.kind": "tests/study/data/test_listing.py",
     "corpus.max_bad_utterances": "tests/study/data/test_dataset.py",
     "corpus.train_utterances": "tests/study/data/test_synthetic.py",
