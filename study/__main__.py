@@ -10,8 +10,8 @@ from typing import NoReturn
 
 import typer
 
-from study.commands import answers, corpora, examples, networks, studies, watching, winner
-from study.errors import InputError
+from study.commands import answers, corpora, examples, machines, networks, studies, watching, winner
+from study.errors import InputError, Unavailable
 from study.invocation import SCRIPT, program
 
 DONE, UNFINISHED, REFUSED, INTERRUPTED = 0, 1, 2, 130
@@ -28,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for commands in (studies, watching, answers, winner, corpora, networks):
+for commands in (studies, watching, machines, answers, winner, corpora, networks):
     for command in commands.app.registered_commands:
         assert command.callback is not None
         command.epilog = examples.epilog(command.name or command.callback.__name__)
@@ -41,6 +41,9 @@ def main() -> NoReturn:
         code = app(args=sys.argv[1:] or ["--help"], prog_name=program(), standalone_mode=False)
     except InputError as error:
         _refuse(error.faults)
+    except Unavailable as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(UNFINISHED)
     except typer.Abort:
         sys.exit(INTERRUPTED)
     except Exception as error:  # typer's own complaints have no public base class

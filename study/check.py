@@ -14,11 +14,11 @@ from model.counting import Cost
 from model.recogniser import Recogniser
 from study import provenance
 from study.config import StudyConfig
+from study.connection import check_url
 from study.data.batches import Batches
 from study.data.dataset import Dataset
 from study.progress import duration_in_words, shape_in_words
 from study.runner import describe_dataset
-from study.storage import check_url
 from study.tracking.address import tracking_uri
 from study.training.config import TrainingConfig
 from study.training.loop import cost_on, total_steps

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import re
 import types
 import typing
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from model.config import SHAPE, Decoding, NetworkConfig, conflicts, decoding_conflicts, unread
 from study.anchors import ANCHORS
@@ -34,6 +35,17 @@ else:
     AnyCorpus = Annotated[
         functools.reduce(operator.or_, CORPORA.values()), Field(discriminator="kind")
     ]
+
+
+SQLITE_WORKERS = 16
+"""Workers of one machine up to which `storage: auto` takes SQLite."""
+JOURNAL_WORKERS = 64
+"""Workers up to which it takes a journal; beyond, it asks for a database."""
+FILES = {"sqlite": "study.db", "journal": "study.journal"}
+"""Storages that are a file in the study's folder, and its name."""
+VARIABLE = re.compile(r"\$\{(\w+)\}")
+"""A variable of the environment, as a storage's URL may hold it."""
+_PASSWORD = re.compile(r"://[^/?#]*:(?!\$\{\w+\}@)[^@]+@|[?&]password=(?!\$\{\w+\}(&|$))")
 
 
 class _Section(BaseModel):
@@ -130,8 +142,13 @@ class StudyConfig(_Section):
     """Decides the sample, the samplers and every trial's own seed."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where trials train; `auto` is the GPU where there is one."""
-    storage: str | None = None
-    """An Optuna storage URL; null: a SQLite database in the study's folder."""
+    storage: Annotated[str, BeforeValidator(lambda given: "auto" if given is None else given)] = (
+        "auto"
+    )
+    """Where Optuna keeps the trials: `sqlite` (a file; one machine), `journal` (a file; machines
+    that share the folder), a URL (`postgresql+psycopg://user:${STUDY_DB_PASSWORD}@host/name`, where
+    `${NAME}` is a variable of the environment; `grpc://host:port`), or `auto`: the file that is
+    there, else SQLite for up to 16 workers of one machine, else a journal."""
     launcher: LauncherConfig = LauncherConfig()
     tracking: TrackingConfig = TrackingConfig()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -150,8 +167,26 @@ class StudyConfig(_Section):
 
     @property
     def storage_url(self) -> str:
-        """The URL of Optuna's storage."""
-        return self.storage or f"sqlite:///{(self.folder / 'study.db').absolute()}"
+        """The URL of Optuna's storage, in which `${NAME}` still stands for itself."""
+        kind = self._automatic_storage() if self.storage == "auto" else self.storage
+        if kind not in FILES:
+            return kind
+        slashes = "///" if kind == "sqlite" else "//"
+        return f"{kind}:{slashes}{(self.folder / FILES[kind]).absolute()}"
+
+    def _automatic_storage(self) -> str:
+        there = [kind for kind, file in FILES.items() if (self.folder / file).exists()]
+        if there:
+            return there[0]
+        near = self.launcher.kind in ("inline", "local")
+        few = (self.launcher.workers or 1) <= SQLITE_WORKERS
+        return "sqlite" if near and few else "journal"
+
+    @property
+    def begun(self) -> bool:
+        """Whether there may be such a study: false where its storage is a file that is missing."""
+        file = re.sub("^(sqlite:///|journal://)", "", self.storage_url)
+        return file == self.storage_url or Path(file).exists()
 
     @property
     def trials(self) -> int:
@@ -248,6 +283,18 @@ def faults(config: StudyConfig, given: dict[str, Any]) -> Iterator[tuple[str, st
 
     `given` is what stands in the file, to tell what was chosen from what was left at its default.
     """
+    if _PASSWORD.search(config.storage):
+        yield (
+            "storage",
+            "holds a password, which all could read: write ${STUDY_DB_PASSWORD} in its place, and "
+            "set that variable in the environment",
+        )
+    if config.storage == "auto" and (config.launcher.workers or 1) > JOURNAL_WORKERS:
+        yield (
+            "storage",
+            f"{config.launcher.workers} workers are more than a file bears ({JOURNAL_WORKERS}): "
+            "give the URL of a database, such as postgresql+psycopg://user@host/name",
+        )
     broken = False
     for name, searched in config.search.items():
         for fault in _range_faults(name, searched, config):

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from study.config import SEARCHABLE, StudyConfig, faults, known_keys
 from study.errors import InputError, nearest
+from study.tracking.address import redact
 
 
 class _Loader(yaml.SafeLoader):
@@ -129,7 +130,7 @@ def _override(given: dict[str, Any], places: Places, override: str) -> None:
     target[keys[-1]] = value
     for place in [place for place in places if place[: len(keys)] == keys]:
         del places[place]
-    places[keys] = f"-o {override}"
+    places[keys] = f"-o {redact(override)}"
 
 
 def _at(places: Places, path: list[str], file: Path, sentence: str) -> str:

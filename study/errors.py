@@ -22,6 +22,13 @@ class InputError(Exception):
         super().__init__("\n".join(self.faults))
 
 
+class Unavailable(Exception):
+    """Something that a study needs from outside did not answer for longer than can be waited.
+
+    The command line prints its sentence and exits with code 1; running the study again goes on.
+    """
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """'; did you mean …?' with the most similar of some names, or nothing where none is similar."""
     close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)

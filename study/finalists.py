@@ -25,8 +25,9 @@ from study import weights
 from study.config import SEARCHABLE, StudyConfig
 from study.data.batches import Batches
 from study.data.dataset import Dataset
+from study.leases import alone
 from study.space import Number
-from study.storage import FINALIST, alone, search_is_over
+from study.storage import FINALIST, search_is_over
 from study.training.evaluation import recognise, write_hypotheses
 from study.training.loop import EVALUATION_BATCH
 
@@ -81,18 +82,21 @@ def enqueue(config: StudyConfig, study: optuna.Study) -> int:
 
     Nothing is added before every trial of the search has an outcome.
     """
-    with alone(config):
-        return _enqueue(config, study) if search_is_over(study.get_trials(deepcopy=False)) else 0
+    if not search_is_over(study.get_trials(deepcopy=False)):
+        return 0
+    chosen = select(config, study)
+    with alone(study._storage, config.name):
+        return _enqueue(config, study, chosen)
 
 
-def _enqueue(config: StudyConfig, study: optuna.Study) -> int:
+def _enqueue(config: StudyConfig, study: optuna.Study, chosen: list[Finalist]) -> int:
     there = Counter(
         trial.user_attrs["finalist"]
         for trial in study.get_trials(deepcopy=False)
         if trial.user_attrs.get("phase") == FINALIST
     )
     added = 0
-    for finalist in select(config, study):
+    for finalist in chosen:
         attributes = {"phase": FINALIST, "finalist": finalist.label}
         if finalist.anchor is not None:
             attributes["anchor"] = finalist.anchor

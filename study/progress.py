@@ -112,6 +112,11 @@ class Watch:
         return sum(trial.state == TrialState.WAITING for trial in self.trials)
 
     @property
+    def unfinished(self) -> int:
+        """Trials without an outcome."""
+        return len(self.trials) - len(self.finished)
+
+    @property
     def best(self) -> FrozenTrial | None:
         """The trained trial with the lowest WER so far."""
         results = [
@@ -225,6 +230,12 @@ def shown(watch: Watch) -> Iterator[None]:
 
 def step(watch: Watch) -> None:
     """Read the storage and tell what is new."""
+    searching = not search_is_over(watch.trials)
     watch.refresh()
+    if searching and search_is_over(watch.trials) and watch.config.finalist_trials:
+        watch.console.print(
+            "The search is done. Its finalists are trained again, with fresh seeds.",
+            highlight=False,
+        )
     for line in watch.lines():
         watch.console.print(line, highlight=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import time
@@ -16,20 +17,23 @@ import reports
 from study import finalists, provenance
 from study.config import StudyConfig
 from study.config_file import dump
+from study.connection import without_waiting
 from study.data.corpus import SPLITS
 from study.data.dataset import Dataset
+from study.errors import Unavailable
 from study.files import write_atomically
 from study.invocation import command
 from study.launchers import LAUNCHERS
+from study.leases import Watcher
 from study.progress import Watch, duration_in_words, shown, step
-from study.storage import create_study, reclaim
+from study.storage import create_study
 from study.tracking import parent, sync
 from study.winner import TOKENS
 from study.worker import choose_device, open_dataset
 
 POLL = 0.5
 """Seconds between looks at the storage."""
-PATIENCE = 30
+PATIENCE = 15
 """Seconds that workers have to hand back their trials before they are killed."""
 
 INTERRUPTED = 130
@@ -46,14 +50,14 @@ def run(config: StudyConfig, console: Console, arguments: str = "") -> int:
     study = create_study(config, _attributes(config, dataset, device))
     dataset.tokenizer.save(config.folder / TOKENS)  # with it, trained networks need no corpus
     experiment = sync.open_experiment(config, study)
-    lost = reclaim(study)
+    lost = Watcher(study).reclaim()
     if not _waiting(study):
         finalists.enqueue(config, study)
     watch = Watch(study, config, console)
     if lost:
         numbers = ", ".join(str(trial.number) for trial in lost)
         console.print(f"Trials {numbers} had lost their worker; they go on from their checkpoints.")
-    if not watch.waiting:
+    if not watch.unfinished:
         console.print(
             f"The study '{config.name}' is finished: all its {len(watch.trials)} trials have an "
             "outcome, so nothing is trained. To extend it, ask for more: -o explore.trials=…, "
@@ -64,14 +68,7 @@ def run(config: StudyConfig, console: Console, arguments: str = "") -> int:
         if watch.finished:
             done = f"{len(watch.finished)} of {watch.total} trials have an outcome"
             console.print(f"Going on with the study '{config.name}': {done}.", highlight=False)
-        workers = _workers(config, device)
-        code = _train(config, study, watch, workers)
-        if code == 0 and (added := finalists.enqueue(config, study)):
-            watch.refresh()
-            console.print(
-                f"The search is done. Finalists, with fresh seeds: {added} trials.", highlight=False
-            )
-            code = _train(config, study, watch, workers)
+        code = _train(config, study, watch, _workers(config, device))
         if code == INTERRUPTED:
             parent.end_study(experiment)
             console.print(
@@ -81,9 +78,9 @@ def run(config: StudyConfig, console: Console, arguments: str = "") -> int:
             )
             return code
     _report(config, study, console, arguments)
-    if watch.waiting:
+    if watch.unfinished:
         console.print(
-            f"[red]The workers stopped with {watch.waiting} trials waiting;[/] "
+            f"[red]The workers stopped with {watch.unfinished} trials unfinished;[/] "
             f"{config.folder / 'logs'} says why. Run the same command again to go on.",
             highlight=False,
         )
@@ -139,24 +136,31 @@ def _workers(config: StudyConfig, device: str) -> int:
 
 
 def _train(config: StudyConfig, study: optuna.Study, watch: Watch, most: int) -> int:
-    """Run workers, at most so many, until no trial waits, or until nothing moves any more."""
+    """Run workers, at most so many, until every trial has an outcome, or until nothing moves."""
     file = config.folder / "study.yaml"
     write_atomically(file, dump(config))
+    watcher = Watcher(study)
     with shown(watch):
-        while watch.waiting:
+        while watch.unfinished:
             before = len(watch.finished)
-            workers = min(most, watch.waiting)
+            workers = min(most, watch.unfinished)
             processes = LAUNCHERS[config.launcher.kind](file, workers, config.folder / "logs")
             try:
                 while any(process.poll() is None for process in processes):
                     time.sleep(POLL)
+                    watcher.reclaim()  # trials of workers that died go to the others
                     step(watch)
             except KeyboardInterrupt:
                 _stop(processes)
-                reclaim(study)
-                step(watch)
+                with without_waiting(), contextlib.suppress(Unavailable):
+                    watcher.reclaim()
+                    step(watch)
                 return INTERRUPTED
-            reclaim(study)  # trials of workers that died go to the next ones
+            except Unavailable:
+                _stop(processes)
+                raise
+            watcher.reclaim()
+            finalists.enqueue(config, study)  # where no worker lived to do it
             step(watch)
             gave_up = any(process.returncode == FAILED for process in processes)
             if gave_up or len(watch.finished) == before:

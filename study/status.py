@@ -22,8 +22,8 @@ from rich.text import Text
 
 from study.config import StudyConfig
 from study.invocation import command
+from study.leases import lost
 from study.progress import Watch, duration_in_words, outcome_in_words, seconds_of, shape_in_words
-from study.storage import lost
 
 POLL = 1.0
 """Seconds between looks at the storage."""

@@ -8,6 +8,9 @@
     out_of_memory   the network does not fit         } sampler does not learn from failures
     crashed         an error of ours, or of the machine
     stopped         interrupted from outside: waits again under its number
+
+A trial that is *lost* has gone to another worker, because this one gave no sign of life for too
+long; nothing is recorded then, since it is the other's.
 """
 
 from __future__ import annotations
@@ -23,15 +26,19 @@ from typing import Any
 
 import optuna
 import torch
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from study import finalists
 from study.config import StudyConfig
+from study.connection import without_waiting
 from study.data.dataset import Dataset
+from study.errors import Unavailable
 from study.files import Unwritable, write_atomically
+from study.leases import Lease, hand_back
 from study.sampler import derived_seed
 from study.space import Number
-from study.storage import FINALIST, hand_back, heartbeat
+from study.storage import FINALIST
 from study.tracking.runs import Tracker, TrialRun
 from study.tracking.trials import trial_artifacts, trial_params, trial_tags, trial_totals
 from study.training.loop import Evaluation, Interrupted, cost_on, train
@@ -49,6 +56,7 @@ OUTCOMES = {
 }
 INFEASIBLE = ("diverged", "out_of_memory")
 """Outcomes with a violated constraint."""
+LOST = "lost"
 WORST = 1.0
 """The word error rate of a trial that could not be trained: that of writing nothing."""
 
@@ -74,16 +82,27 @@ def run_trial(laboratory: Laboratory, trial: optuna.Trial) -> str:
     Raises `Unwritable`, with the trial handed back, where its files cannot be written: the next one
     would fare no better.
     """
+    try:
+        return _run(laboratory, trial, Lease(laboratory.study, trial._trial_id))
+    except UpdateFinishedTrialError:
+        return LOST  # the other worker has finished it by now
+
+
+def _run(laboratory: Laboratory, trial: optuna.Trial, lease: Lease) -> str:
     error: str | None = None
     unwritable: Unwritable | None = None
     run: TrialRun | None = None
     try:
-        with heartbeat(laboratory.study, trial._trial_id):
-            run, evaluations = _begin(laboratory, trial)
+        with lease:
+            run, evaluations = _begin(laboratory, trial, lease)
             outcome = _follow(laboratory.study, trial, run, evaluations)
             if outcome == "finished" and trial.user_attrs.get("phase") == FINALIST:
                 _score(laboratory, trial)
+    except (Unavailable, UpdateFinishedTrialError):
+        raise  # whoever misses our signs of life hands the trial back
     except Interrupted:
+        if lease.lost:
+            return LOST
         outcome = "stopped"
     except Unwritable as fault:
         outcome, unwritable = "stopped", fault
@@ -117,7 +136,7 @@ def parameters(config: StudyConfig, trial: optuna.Trial) -> dict[str, Number]:
     return {**shape, **{name: d.suggest(trial) for name, d in config.space.items()}}
 
 
-def _begin(laboratory: Laboratory, trial: optuna.Trial) -> tuple[TrialRun, Any]:
+def _begin(laboratory: Laboratory, trial: optuna.Trial, lease: Lease) -> tuple[TrialRun, Any]:
     """Record what a trial is, and start its training."""
     config, dataset = laboratory.config, laboratory.dataset
     network, training = config.with_parameters(parameters(config, trial))
@@ -154,7 +173,7 @@ def _begin(laboratory: Laboratory, trial: optuna.Trial) -> tuple[TrialRun, Any]:
         device=laboratory.device,
         folder=folder,
         identity=identity,
-        interrupted=laboratory.interrupted,
+        interrupted=lambda: lease.lost or laboratory.interrupted(),
         remark=lambda sentence: _remark(trial, sentence),
     )
 
@@ -187,27 +206,51 @@ def _remark(trial: optuna.Trial, sentence: str) -> None:
 
 
 def _follow(study: optuna.Study, trial: optuna.Trial, run: TrialRun, evaluations: Any) -> str:
-    """Report each evaluation as it comes, and stop at a rung where the pruner says so."""
+    """Report each evaluation as it comes, and stop at a rung where the pruner says so.
+
+    Training does not wait for a storage that is away: what it missed it is told later, and a rung
+    at which the pruner could not be asked is passed.
+    """
     seen: list[dict[str, Any]] = []
     known = study.get_trials(deepcopy=False)[trial.number]
-    reported, recorded = known.intermediate_values, known.user_attrs.get("evaluations", [])
+    reported = dict(known.intermediate_values)
+    recorded = known.user_attrs.get("evaluations", [])
     for evaluation in evaluations:
         assert isinstance(evaluation, Evaluation)
         seen.append(asdict(evaluation))
         run.log_evaluation(seen[-1])
-        _note(run, trial)
-        if recorded[: len(seen)] != seen:  # an interrupted trial brings its past along
-            log.info("Trial %d: %s", trial.number, _in_words(evaluation))
-            trial.set_user_attr("evaluations", seen)
         if reported.get(evaluation.evaluation) != evaluation.wer:
-            # Not `trial.report`, which keeps the first value: a trial may have had to start over.
-            study._storage.set_trial_intermediate_value(
-                trial._trial_id, evaluation.evaluation, evaluation.wer
-            )
-        if trial.should_prune():
-            evaluations.close()
-            return "pruned"
+            log.info("Trial %d: %s", trial.number, _in_words(evaluation))
+        try:
+            with without_waiting():
+                _note(run, trial)
+                recorded = _report(trial, seen, recorded, reported)
+                if trial.should_prune():
+                    evaluations.close()
+                    return "pruned"
+        except Unavailable as error:
+            log.warning("%s Training goes on meanwhile.", error)
+    _report(trial, seen, recorded, reported)
     return "finished"
+
+
+def _report(
+    trial: optuna.Trial,
+    seen: list[dict[str, Any]],
+    recorded: list[dict[str, Any]],
+    reported: dict[int, float],
+) -> list[dict[str, Any]]:
+    """Tell the storage what it does not know of the evaluations; returns what it knows then."""
+    if recorded[: len(seen)] != seen:  # an interrupted trial brings its past along
+        trial.set_user_attr("evaluations", seen)
+        recorded = list(seen)
+    for evaluation in seen:
+        number, wer = evaluation["evaluation"], evaluation["wer"]
+        if reported.get(number) != wer:
+            # Not `trial.report`, which keeps the first value: a trial may have had to start over.
+            trial.study._storage.set_trial_intermediate_value(trial._trial_id, number, wer)
+            reported[number] = wer
+    return recorded
 
 
 def _in_words(evaluation: Evaluation) -> str:

@@ -1,7 +1,10 @@
-"""A worker: a process that runs trials until none waits.
+"""A worker: a process that runs trials until none waits and none is under way elsewhere.
 
-Asked to stop by SIGTERM or Ctrl-C, it hands its trial back and ends; the trial goes on from its
-last checkpoint when the study is run again.
+While others train the last trials it stays, since theirs may yet come back to the queue. When the
+search is over, the first to notice puts the finalists into the queue.
+
+Asked to stop by SIGTERM or Ctrl-C, it saves and hands its trial back, and ends within `DEADLINE`
+seconds; the trial goes on from there when the study is run again.
 """
 
 from __future__ import annotations
@@ -9,17 +12,20 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 from types import FrameType
 
 import optuna
 import torch
 
 from study.config import StudyConfig
+from study.connection import PATIENCE, open_storage, stop_waiting
 from study.data.dataset import Dataset, prepare
 from study.errors import InputError
 from study.files import Unwritable
+from study.leases import Watcher, claim
 from study.provenance import code_fingerprint
-from study.storage import claim, open_study
+from study.storage import FINALIST, open_study
 from study.tracking.address import tracking_uri
 from study.tracking.runs import Tracker
 from study.tracking.store import Experiment
@@ -33,6 +39,10 @@ FAILED = 1
 """Exit code of a worker that gave up."""
 STOPPED = 130
 """Exit code of a worker that was asked to stop."""
+IDLE = 1.0
+"""Seconds between looks for a trial where none waits."""
+DEADLINE = 9.0
+"""Seconds after which a worker that was asked to stop ends, whatever it does."""
 
 
 def work(config: StudyConfig, *, parent: int | None = None) -> int:
@@ -46,7 +56,7 @@ def work(config: StudyConfig, *, parent: int | None = None) -> int:
     if device.type == "cpu":
         torch.set_num_threads(1)  # a second thread buys a small network nothing
     dataset = open_dataset(config)
-    study = open_study(config)
+    study = open_study(config, open_storage(config, patience=PATIENCE))
     tracker = Tracker(_experiment(config, study))
     laboratory = Laboratory(
         config=config,
@@ -57,11 +67,15 @@ def work(config: StudyConfig, *, parent: int | None = None) -> int:
         code=code_fingerprint(),
         interrupted=stop,
     )
+    watcher = Watcher(study)
     crashes = 0
     while not stop():
-        trial = claim(config, study)
+        trial = claim(study)
         if trial is None:
-            return 0
+            if not _more_may_come(config, study, watcher):
+                return 0
+            stop.wait(IDLE)
+            continue
         if tracker.experiment is None:  # MLflow was away when the study began
             tracker.experiment = _experiment(config, study)
         log.info("Trial %d begins", trial.number)
@@ -78,6 +92,19 @@ def work(config: StudyConfig, *, parent: int | None = None) -> int:
     return STOPPED
 
 
+def _more_may_come(config: StudyConfig, study: optuna.Study, watcher: Watcher) -> bool:
+    """Whether a trial may yet wait, where none does: others' may come back, and finalists come."""
+    watcher.reclaim()
+    trials = study.get_trials(deepcopy=False)
+    if not all(trial.state.is_finished() for trial in trials):
+        return True
+    if any(trial.user_attrs.get("phase") == FINALIST for trial in trials):
+        return False
+    from study import finalists  # brings the libraries of the reports along
+
+    return finalists.enqueue(config, study) > 0
+
+
 def _experiment(config: StudyConfig, study: optuna.Study) -> Experiment | None:
     """Where this study is logged, or None where it is not."""
     attribute = study.user_attrs.get("mlflow")
@@ -90,17 +117,27 @@ class _StopRequest:
     """True once the process was asked to stop, or its parent is gone."""
 
     def __init__(self, parent: int | None) -> None:
-        self._asked = False
+        self._asked = threading.Event()
         self._parent = parent
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._ask)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        self._asked = True
+        if not self._asked.is_set():
+            self._asked.set()
+            stop_waiting()
+            # Whatever still hangs by then, such as a server that does not answer, is left behind.
+            last = threading.Timer(DEADLINE, os._exit, [STOPPED])
+            last.daemon = True
+            last.start()
 
     def __call__(self) -> bool:
-        return self._asked or (self._parent is not None and os.getppid() != self._parent)
+        return self._asked.is_set() or (self._parent is not None and os.getppid() != self._parent)
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, unless the process is asked to stop."""
+        self._asked.wait(seconds)
 
 
 def choose_device(wanted: str) -> torch.device:

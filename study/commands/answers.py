@@ -21,11 +21,12 @@ PANEL = "See what it found"
 def report(file: File = DEFAULT, override: Overrides = None) -> None:
     """Write the report of a study again, finished or not."""
     import reports
+    from study.connection import open_storage
 
     config = begun(load_study(file, override))
     try:
         files = reports.write(
-            config.storage_url, config.name, config.folder / "report", config.folder / "trials"
+            open_storage(config), config.name, config.folder / "report", config.folder / "trials"
         )
     except reports.StudyUnreadable as error:
         raise InputError(str(error)) from None
@@ -43,13 +44,14 @@ def compare(
 ) -> None:
     """Compare the answers of studies on one page."""
     import reports
+    from study.connection import open_storage
 
     if len(files) < 2:
         raise InputError("compare: give two studies or more")
     configs = [begun(load_study(file, None)) for file in files]
     folder = to or configs[0].runs / "compared" / "-".join(config.name for config in configs)
     try:
-        page = reports.compare([(c.storage_url, c.name) for c in configs], folder)
+        page = reports.compare([(open_storage(c), c.name) for c in configs], folder)
     except reports.StudyUnreadable as error:
         raise InputError(str(error)) from None
     console().print(f"comparison   {page}", highlight=False, soft_wrap=True)
@@ -83,12 +85,12 @@ def ui(
 
 def _logged(config: StudyConfig) -> tuple[str | None, str | None]:
     """MLflow's experiment and parent run of a study, where it has begun."""
-    if config.storage is None and not (config.folder / "study.db").is_file():
+    if not config.begun:
         return None, None
     from study.storage import open_study
 
     try:
         attribute = open_study(config).user_attrs.get("mlflow") or {}
-    except KeyError:
+    except InputError:  # MLflow's other studies can be shown all the same
         return None, None
     return attribute.get("experiment_id"), attribute.get("run_id")

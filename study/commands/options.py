@@ -50,7 +50,7 @@ def load_study(
 
 def begun(config: StudyConfig) -> StudyConfig:
     """The same study; raises `InputError` where it has not begun."""
-    if config.storage is None and not (config.folder / "study.db").is_file():
+    if not config.begun:
         raise InputError(
             f"the study '{config.name}' has not begun: there is no {config.folder}; "
             f"{program()} run begins it"

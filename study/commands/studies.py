@@ -1,10 +1,6 @@
-"""Commands that run a study: check, run, finalists, and the workers that `run` starts."""
+"""Commands that run a study: check, run, finalists."""
 
 from __future__ import annotations
-
-import logging
-import sys
-from typing import Annotated
 
 import typer
 
@@ -98,16 +94,3 @@ def sync(file: File = DEFAULT, override: Overrides = None) -> None:
     delivered = deliver(config, study, experiment)
     console().print(delivered.in_words(), highlight=False)
     raise typer.Exit(int(delivered.missing > 0))
-
-
-@app.command(hidden=True)
-def worker(file: File, parent: Annotated[int | None, typer.Option()] = None) -> None:
-    """Run trials of a study that has begun, until none waits."""
-    from study.worker import work
-
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
-    raise typer.Exit(work(load_study(file, None), parent=parent))

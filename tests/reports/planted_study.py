@@ -26,7 +26,8 @@ from model.config import SHAPE, NetworkConfig
 from study.config import StudyConfig
 from study.data.dataset import Dataset
 from study.finalists import enqueue
-from study.storage import claim, create_study
+from study.leases import claim
+from study.storage import create_study
 from study.tracking.runs import Tracker
 from study.training.config import TrainingConfig
 from study.training.loop import Evaluation
@@ -128,7 +129,7 @@ def conduct(config: StudyConfig, formula: Formula) -> str:
         mock.patch("study.finalists.score", formula.score),
     ):
         for _ in range(2):  # the search, then the finalists
-            while (trial := claim(config, study)) is not None:
+            while (trial := claim(study)) is not None:
                 run_trial(laboratory, trial)
             enqueue(config, study)
     return config.storage_url

@@ -9,7 +9,8 @@ import torch
 from study.config import StudyConfig
 from study.config_file import load
 from study.finalists import enqueue
-from study.storage import claim, create_study
+from study.leases import claim
+from study.storage import create_study
 from study.tracking.runs import Tracker
 from study.trial import Laboratory, run_trial
 from study.winner import TOKENS
@@ -55,6 +56,6 @@ def train(config: StudyConfig) -> None:
         interrupted=lambda: False,
     )
     for _ in range(2):  # the search, then the finalists
-        while (trial := claim(config, study)) is not None:
+        while (trial := claim(study)) is not None:
             assert run_trial(laboratory, trial) == "finished"
         enqueue(config, study)

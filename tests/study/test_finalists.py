@@ -13,8 +13,9 @@ from reports.record import read_study
 from study.config import StudyConfig
 from study.errors import InputError
 from study.finalists import enqueue, select
+from study.leases import claim
 from study.sampler import OrderedSampler
-from study.storage import FINALIST, claim, create_study, open_study, search_is_over
+from study.storage import FINALIST, create_study, open_study, search_is_over
 from tests.reports.planted_study import Formula, conduct, planted_config
 from tests.reports.test_answers import SURFACE
 
@@ -49,7 +50,7 @@ def test_none_are_chosen_before_the_search_is_over(tmp_path: Path) -> None:
 def test_a_search_without_results_has_none(tmp_path: Path) -> None:
     config = _config(tmp_path, top=2, seeds=3)
     study = create_study(config, ATTRIBUTES)
-    while (trial := claim(config, study)) is not None:
+    while (trial := claim(study)) is not None:
         study.tell(trial, state=TrialState.FAIL)
     assert search_is_over(study.trials)
     assert enqueue(config, study) == 0

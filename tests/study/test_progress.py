@@ -11,8 +11,9 @@ import pytest
 from rich.console import Console
 
 from study.config_file import load
+from study.leases import claim
 from study.progress import Watch, duration_in_words, shape_in_words
-from study.storage import claim, create_study
+from study.storage import create_study
 
 TINY = Path(__file__).parent.parent / "tiny_study.yaml"
 SHAPE = {
@@ -32,7 +33,7 @@ def watch(tmp_path: Path) -> Watch:
     console = Console(width=80, file=io.StringIO(), force_terminal=True)
     watch = Watch(study, config, console)
     for evaluations in (4, 1, 0):
-        trial = claim(config, study)
+        trial = claim(study)
         assert trial is not None
         trial.set_user_attr("config", SHAPE)
         trial.set_user_attr(
@@ -94,7 +95,7 @@ def test_a_trial_is_told_once(watch: Watch) -> None:
 
 
 def test_a_trial_that_crashed_before_it_began_is_told_too(watch: Watch, tmp_path: Path) -> None:
-    trial = claim(load(TINY, [f"runs={tmp_path}"]), watch.study)
+    trial = claim(watch.study)
     assert trial is not None
     watch.study.tell(trial, state=optuna.trial.TrialState.FAIL)
     watch.refresh()

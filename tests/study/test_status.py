@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import socket
 import threading
 import time
 from pathlib import Path
@@ -18,8 +17,9 @@ from rich.console import Console
 from study import __main__
 from study.config import StudyConfig
 from study.config_file import load
+from study.leases import claim, hand_back
 from study.status import Status, follow, show
-from study.storage import claim, create_study, hand_back
+from study.storage import create_study
 
 TINY = Path(__file__).parent.parent / "tiny_study.yaml"
 SHAPE = {
@@ -42,7 +42,7 @@ def _begin(config: StudyConfig) -> optuna.Study:
 
 def _train(study: optuna.Study, config: StudyConfig, evaluations: int) -> optuna.Trial:
     """A worker takes a trial, and evaluates it so often."""
-    trial = claim(config, study)
+    trial = claim(study)
     assert trial is not None
     trial.set_user_attr("config", SHAPE)
     entries: list[dict[str, Any]] = [
@@ -116,11 +116,10 @@ def test_the_time_left_is_that_of_the_trials_so_far(tmp_path: Path) -> None:
 def test_a_worker_that_is_gone_is_not_alive(running: tuple[optuna.Study, StudyConfig]) -> None:
     study, config = running
     lost = study.trials[3]
-    study._storage.set_trial_user_attr(lost._trial_id, "worker", "elsewhere:1")
-    assert "1 worker alive" in _text(study, config)  # another machine's: its heart still beats
-    study._storage.set_trial_user_attr(
-        lost._trial_id, "worker", f"{socket.gethostname()}:{2**22 + 1}"
-    )
+    lease = lost.user_attrs["lease"]
+    study._storage.set_trial_user_attr(lost._trial_id, "lease", {**lease, "machine": "elsewhere"})
+    assert "1 worker alive" in _text(study, config)  # for all that one look can tell
+    study._storage.set_trial_user_attr(lost._trial_id, "lease", {**lease, "process": 2**22 + 1})
     text = _text(study, config)
     assert "tiny · interrupted" in text
     assert "alive" not in text

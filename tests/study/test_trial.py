@@ -16,7 +16,8 @@ from study import trial as trial_module
 from study import worker
 from study.config import StudyConfig
 from study.config_file import load
-from study.storage import claim, create_study, open_study
+from study.leases import claim
+from study.storage import create_study, open_study
 from study.tracking.runs import Tracker
 from study.training.loop import Evaluation, Interrupted
 from study.training.step import Diverged
@@ -84,7 +85,7 @@ def perform(
                 yield _evaluation(number, event)
 
         monkeypatch.setattr(trial_module, "train", scripted)
-        claimed = claim(laboratory.config, laboratory.study)
+        claimed = claim(laboratory.study)
         assert claimed is not None
         outcome = run_trial(laboratory, claimed)
         return outcome, laboratory.study.trials[claimed.number]
@@ -185,7 +186,7 @@ def test_the_network_that_is_trained_is_the_one_that_was_proposed(
         yield _evaluation(1, 0.5)
 
     monkeypatch.setattr(trial_module, "train", spy)
-    while (claimed := claim(laboratory.config, laboratory.study)) is not None:
+    while (claimed := claim(laboratory.study)) is not None:
         run_trial(laboratory, claimed)
     trials = laboratory.study.trials
     assert len(seen) == len(trials) == 7
@@ -195,7 +196,7 @@ def test_the_network_that_is_trained_is_the_one_that_was_proposed(
 
 
 def test_a_trial_trains_for_real(laboratory: Laboratory) -> None:
-    claimed = claim(laboratory.config, laboratory.study)
+    claimed = claim(laboratory.study)
     assert claimed is not None
     assert run_trial(laboratory, claimed) == "finished"
     trial = open_study(laboratory.config).trials[0]

@@ -12,7 +12,8 @@ from optuna.trial import TrialState
 from study.config import StudyConfig
 from study.data.batches import Batches
 from study.errors import InputError
-from study.storage import claim, create_study, open_study
+from study.leases import claim
+from study.storage import create_study, open_study
 from study.training.evaluation import recognise
 from study.winner import TOKENS, load, trained, winner
 from study.worker import open_dataset
@@ -44,7 +45,7 @@ def without_finalists(tmp_path_factory: pytest.TempPathFactory) -> StudyConfig:
 def unfinished(tmp_path_factory: pytest.TempPathFactory) -> StudyConfig:
     config = small_config(tmp_path_factory.mktemp("unfinished"), "explore.trials=2")
     study = create_study(config, {"corpus": {"fingerprint": "none"}})
-    trial = claim(config, study)
+    trial = claim(study)
     assert trial is not None
     trial.set_user_attr("outcome", "crashed")
     study.tell(trial, state=TrialState.FAIL)
