@@ -34,7 +34,7 @@ Probability = Annotated[float, Ge(0), Lt(1)]
 class NetworkConfig:
     """The shape of a Conformer recogniser. Defaults are ESPnet's LibriSpeech-100 recipe."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "allow_inf_nan": False}
 
     encoder_layers: Count = 12
     """Conformer blocks."""
@@ -104,7 +104,7 @@ class Decoding:
         ValueError: with one sentence, where a value is out of range.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "allow_inf_nan": False}
 
     beam_size: int = 10
     """Hypotheses that are kept at each step; at least 1."""

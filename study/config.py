@@ -49,7 +49,9 @@ _PASSWORD = re.compile(r"://[^/?#]*:(?!\$\{\w+\}@)[^@]+@|[?&]password=(?!\$\{\w+
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class ExploreConfig(_Section):
@@ -347,12 +349,15 @@ def _anchor_faults(config: StudyConfig) -> Iterator[tuple[str, str]]:
             name = anchor
         else:
             for key, value in anchor.items():
-                if key != "name" and key not in SHAPE:
+                if key == "name":
+                    if not isinstance(value, str) or not value.strip():
+                        yield f"{path}.name", f"{value!r} is not a name"
+                elif key not in SHAPE:
                     yield (
                         f"{path}.{key}",
                         f"is not one of the six{nearest(key, (*SHAPE, 'name'))}",
                     )
-                elif key != "name" and (not isinstance(value, int) or value < 1):
+                elif not isinstance(value, int) or isinstance(value, bool) or value < 1:
                     yield f"{path}.{key}", f"{value!r} is not a positive whole number"
             name = str(anchor.get("name", f"anchor-{place + 1}"))
         if name in names:

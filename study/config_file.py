@@ -76,7 +76,14 @@ Places = dict[tuple[str, ...], str]
 
 def _parse(file: Path, text: str) -> tuple[dict[str, Any], Places]:
     places: Places = {}
-    loader = _Loader(text)
+    try:
+        loader = _Loader(text)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise InputError(
+            f"{file}:{line}: not YAML: the character #x{ord(str(error.character)):04x} cannot "
+            "stand in it"
+        ) from None
     try:
         node = loader.get_single_node()
         if node is None:
@@ -94,7 +101,14 @@ def _parse(file: Path, text: str) -> tuple[dict[str, Any], Places]:
         loader.dispose()
 
 
+MOST_KEYS = 10_000
+"""Keys and items that a study may have, aliases spelt out: far more than any needs."""
+
+
 def _locate(node: yaml.Node, path: tuple[str, ...], file: Path, places: Places) -> None:
+    if len(path) > 20 or len(places) > MOST_KEYS:  # an alias of itself, or of aliases
+        line = node.start_mark.line + 1
+        raise InputError(f"{file}:{line}: an alias (*) makes this file endless: write it out")
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             inner = (*path, str(key.value))
@@ -117,7 +131,7 @@ def _override(given: dict[str, Any], places: Places, override: str) -> None:
         raise InputError(f"-o {override}: write it as dotted.path=value, such as explore.trials=4")
     try:
         value = yaml.load(text, Loader=_Loader)  # noqa: S506 - it is a SafeLoader
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise InputError(f"-o {override}: the value is not YAML") from None
     target = given
     for depth, key in enumerate(keys[:-1], start=1):
@@ -155,8 +169,10 @@ def _sentences(
         match item["type"]:
             case "extra_forbidden" | "unexpected_keyword_argument":
                 sentence = f"there is no such key{_intended('.'.join(path))}"
-            case "missing" | "union_tag_not_found":
+            case "missing":
                 sentence = "is missing"
+            case "union_tag_not_found":
+                sentence = "has no kind: give one, such as {kind: manifest, folder: …}"
             case "literal_error" | "union_tag_invalid":
                 context = item.get("ctx") or {}
                 options = context.get("expected") or context.get("expected_tags")

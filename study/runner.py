@@ -28,6 +28,7 @@ from study.leases import Watcher
 from study.progress import Watch, duration_in_words, shown, step
 from study.storage import create_study
 from study.tracking import parent, sync
+from study.tracking.address import tracking_uri
 from study.winner import TOKENS
 from study.worker import choose_device, open_dataset
 
@@ -46,6 +47,8 @@ def run(config: StudyConfig, console: Console, arguments: str = "") -> int:
     `arguments` are those with which other commands find the same study.
     """
     device = choose_device(config.device).type
+    check_url(config.storage_url)  # before the speech is prepared, which can take hours
+    tracking_uri(config.runs, config.tracking.uri)
     dataset = _open_dataset(config, console)
     study = create_study(config, _attributes(config, dataset, device))
     dataset.tokenizer.save(config.folder / TOKENS)  # with it, trained networks need no corpus

@@ -19,11 +19,16 @@ if TYPE_CHECKING:
 
 Number = int | float
 
+MOST_VALUES = 10_000
+"""Values that an ordered list may have."""
+
 
 class SearchRange(BaseModel):
     """What stands under a parameter's name in the `search` section of study.yaml."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     choices: tuple[Number, ...] | None = None
     """The values to search, in any order; they are compared as numbers."""
@@ -95,6 +100,8 @@ class Dimension:
         if searched.low != int(searched.low) or searched.high != int(searched.high):
             raise ValueError("low and high are whole numbers here")
         low, high, step = int(searched.low), int(searched.high), searched.step or 1
+        if (high - low) // step >= MOST_VALUES:
+            raise ValueError(f"{low} to {high} are more than {MOST_VALUES} values: give a step")
         return cls(name=name, role=searched.role, values=tuple(range(low, high + 1, step)))
 
     @property

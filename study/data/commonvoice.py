@@ -29,7 +29,7 @@ _APOSTROPHES = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "‐": "-", "�
 class CommonVoiceCorpus(FolderCorpus):
     """Where the tables lie, and how to write their sentences."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "allow_inf_nan": False}
     _remedy: ClassVar[str] = (
         "get a release from commonvoice.mozilla.org and set corpus.folder to the folder of its "
         "language, which holds train.tsv and clips"

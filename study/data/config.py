@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt, Le
 class FeatureConfig:
     """Log-mel features; the defaults are ESPnet's with a 10 ms hop."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "allow_inf_nan": False}
 
     mels: Annotated[int, Ge(7)] = 80
     """Mel bands; the front block needs 7 at least."""
@@ -28,7 +28,7 @@ class FeatureConfig:
 class TokenConfig:
     """What the recogniser writes."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "allow_inf_nan": False}
 
     kind: Literal["character", "bpe"] = "character"
     """`character`: every character of the training transcripts; `bpe`: SentencePiece pieces."""
@@ -40,7 +40,7 @@ class TokenConfig:
 class AugmentationConfig:
     """SpecAugment (Park et al. 2019, arXiv 1904.08779) without time warping."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "allow_inf_nan": False}
 
     frequency_masks: Annotated[int, Ge(0)] = 2
     """Masks along the mel axis of each utterance."""

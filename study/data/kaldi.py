@@ -31,7 +31,7 @@ _ARCHIVE = re.compile(r"\.ark(:\d+)?(\[.*\])?$|:\d+$")
 class KaldiCorpus(FolderCorpus):
     """Where the data directories lie."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "allow_inf_nan": False}
     _remedy: ClassVar[str] = (
         "set corpus.folder to the folder in which the recipe runs, and corpus.train, dev and test "
         "to its data directories"

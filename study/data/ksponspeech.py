@@ -56,7 +56,7 @@ Notation = Literal["spelling", "pronunciation"]
 class KsponSpeechCorpus(FolderCorpus):
     """Where KsponSpeech lies, and how to write it."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "allow_inf_nan": False}
     _remedy: ClassVar[str] = (
         "get KsponSpeech from aihub.or.kr and set corpus.folder to the folder with KsponSpeech_01 "
         "and scripts"

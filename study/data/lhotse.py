@@ -35,7 +35,7 @@ _OPTIONAL = 'reading Lhotse manifests needs Lhotse: run pip install "conformer-s
 class LhotseCorpus(FolderCorpus):
     """Where the manifests lie."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "allow_inf_nan": False}
 
     kind: Literal["lhotse"] = "lhotse"
     """Names this kind of corpus."""

@@ -57,7 +57,7 @@ _HOME = "LibriSpeech"
 class LibriSpeechCorpus(FolderCorpus):
     """Which parts of LibriSpeech to use, and where they lie."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "allow_inf_nan": False}
     _remedy: ClassVar[str] = (
         "get it from openslr.org/12, set corpus.folder to the folder that holds LibriSpeech, or "
         "set corpus.download: true to have it fetched there"

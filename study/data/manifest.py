@@ -25,7 +25,7 @@ from study.data.listing import FolderCorpus, Listing, json_object, one_line
 class ManifestCorpus(FolderCorpus):
     """Where the three files lie."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "allow_inf_nan": False}
 
     kind: Literal["manifest"] = "manifest"
     """Names this kind of corpus."""

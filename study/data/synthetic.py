@@ -117,7 +117,7 @@ _HELD_OUT = 0.2  # of all sentences, for dev and for test each
 class SyntheticCorpus(Corpus):
     """Settings of the synthetic corpus."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "allow_inf_nan": False}
 
     kind: Literal["synthetic"] = "synthetic"
     """Names this kind of corpus."""

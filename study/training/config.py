@@ -16,7 +16,7 @@ Share = Annotated[float, Ge(0), Le(1)]
 class Budget:
     """How long a trial trains, measured in one of three ways."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "allow_inf_nan": False}
 
     epochs: Annotated[float, Gt(0)] | None = None
     """Passes over the training speech."""
@@ -37,7 +37,7 @@ class Budget:
 class TrainingConfig:
     """How every trial of a study is trained."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "allow_inf_nan": False}
 
     budget: Budget = field(default_factory=lambda: Budget(epochs=20))
     """When training ends."""

@@ -1,0 +1,49 @@
+"""What a user sees of input that cannot be used, and that nothing is left of the attempt."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from study import __main__
+
+Refuse = Callable[..., str]
+"""Runs a command in this process, and returns the sentences with which it refuses."""
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Every file below a folder, with a hash of what it holds."""
+    return {
+        str(file.relative_to(folder)): hashlib.blake2b(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+
+
+@pytest.fixture
+def refuse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Refuse:
+    """A command that must refuse: in sentences, without a traceback, and with no file changed."""
+
+    def run(*arguments: str | Path) -> str:
+        before = contents(tmp_path)
+        monkeypatch.setattr("sys.argv", ["study", *map(str, arguments)])
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit) as end:
+            __main__.main()
+        output, errors = capsys.readouterr()
+        assert end.value.code == 2, output + errors
+        assert "Traceback" not in output + errors
+        lines = errors.splitlines()
+        assert lines[0].startswith("error: ")
+        assert all(line.startswith(("error: ", "  ")) for line in lines), errors
+        assert all(len(line) > len("error: ") + 15 for line in lines), errors
+        after = contents(tmp_path)
+        assert after == before, set(after.items()) ^ set(before.items())
+        return errors
+
+    return run
