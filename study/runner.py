@@ -17,7 +17,7 @@ import reports
 from study import finalists, provenance
 from study.config import StudyConfig
 from study.config_file import dump
-from study.connection import without_waiting
+from study.connection import check_url, without_waiting
 from study.data.corpus import SPLITS
 from study.data.dataset import Dataset
 from study.errors import Unavailable
