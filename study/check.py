@@ -15,7 +15,7 @@ from model.recogniser import Recogniser
 from study import provenance
 from study.config import StudyConfig
 from study.connection import check_url
-from study.data.batches import Batches
+from study.data.batches import Batch, Batches
 from study.data.dataset import Dataset
 from study.progress import duration_in_words, shape_in_words
 from study.runner import describe_dataset
@@ -100,18 +100,23 @@ def _space_table(config: StudyConfig) -> Table:
 
 def _extreme(config: StudyConfig, dataset: Dataset, device: torch.device, end: int) -> Extreme:
     """The network with the smallest (0) or largest (1) value of everything that is searched."""
-    network, training = config.with_parameters(
-        {
-            name: dimension.extremes[end if name != "attention_heads" else 0]
-            for name, dimension in config.space.items()
-            if name in SHAPE
-        }
-    )
+    network, training = at_end(config, end)
     size = cost_on(network, dataset)
     return Extreme(
         values={name: getattr(network, name) for name in SHAPE},
         cost=size,
         trial_seconds=_trial_seconds(network, training, dataset, device),
+    )
+
+
+def at_end(config: StudyConfig, end: int) -> tuple[NetworkConfig, TrainingConfig]:
+    """The network, and its training, with the smallest (0) or largest (1) value of its shape."""
+    return config.with_parameters(
+        {
+            name: dimension.extremes[end if name != "attention_heads" else 0]
+            for name, dimension in config.space.items()
+            if name in SHAPE
+        }
     )
 
 
@@ -122,11 +127,18 @@ def _trial_seconds(
     batches = Batches(dataset.splits["train"], training.batch_seconds)
     order = batches.in_order()
     batch = batches.gather(order[len(order) // 2]).to(device)
+    seconds = step_seconds(network, batch, dataset.tokenizer.vocabulary, device)
+    steps = total_steps(network, training, dataset, batches)
+    return steps * seconds * (1 + EVALUATION_SHARE)
+
+
+def step_seconds(
+    network: NetworkConfig, batch: Batch, vocabulary: int, device: torch.device
+) -> float:
+    """Seconds of a forward and backward pass on a batch."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1 if device.type == "cpu" else threads)  # as a worker does
-    recogniser = Recogniser(
-        network, mels=batch.features.shape[2], vocabulary=dataset.tokenizer.vocabulary
-    ).to(device)
+    recogniser = Recogniser(network, mels=batch.features.shape[2], vocabulary=vocabulary).to(device)
     seconds = 0.0
     for _ in range(2):  # the first pass sets things up
         started = time.perf_counter()
@@ -136,5 +148,4 @@ def _trial_seconds(
             torch.cuda.synchronize()
         seconds = time.perf_counter() - started
     torch.set_num_threads(threads)
-    steps = total_steps(network, training, dataset, batches)
-    return steps * seconds * (1 + EVALUATION_SHARE)
+    return seconds

@@ -5,6 +5,10 @@ from __future__ import annotations
 from study.invocation import program
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
+    "init": (
+        "init ../corpora/mine",
+        "init ../corpora/mine --to studies/mine.yaml --device cuda",
+    ),
     "run": (
         "run",
         "run studies/so762.yaml -o corpus.folder=PATH --device cuda",

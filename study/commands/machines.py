@@ -38,9 +38,9 @@ def serve(
     port: Annotated[int, typer.Option(help="The port.")] = 13000,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
 ) -> None:
-    """Stand in front of a study's database, for hundreds of workers (storage: grpc://HOST:PORT).
+    """Stand in front of a study's database, for many workers.
 
-    Whoever reaches the port can read and change the study: it asks for no password. So it listens
+    They reach it with `storage: grpc://HOST:PORT`. Whoever reaches the port can read and change the study: it asks for no password. So it listens
     on this machine alone unless told otherwise.
     """
     from study.connection import serve as serve_storage

@@ -1,6 +1,9 @@
-"""Commands that run a study: check, run, finalists."""
+"""Commands that write and run a study: init, check, run, finalists."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -19,6 +22,26 @@ from study.errors import InputError
 
 app = typer.Typer()
 PANEL = "Run a study"
+
+
+@app.command("init", rich_help_panel=PANEL)
+def write_study(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of a corpus.")],
+    to: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The file to write; by default the folder's name.yaml."),
+    ] = None,
+    device: Device = None,
+) -> None:
+    """Write a commented study for a corpus of yours.
+
+    It recognises LibriSpeech, KsponSpeech, Common Voice, Kaldi, Lhotse and JSON lines by their
+    files, looks at hours, texts and lengths, and chooses ranges, budget and batch for them and for
+    the device. Nothing is overwritten, and nothing is trained.
+    """
+    from study.init import init
+
+    init(folder, to, device or "auto", console())
 
 
 @app.command(rich_help_panel=PANEL)
