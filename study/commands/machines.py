@@ -40,8 +40,8 @@ def serve(
 ) -> None:
     """Stand in front of a study's database, for many workers.
 
-    They reach it with `storage: grpc://HOST:PORT`. Whoever reaches the port can read and change the study: it asks for no password. So it listens
-    on this machine alone unless told otherwise.
+    They reach it with `storage: grpc://HOST:PORT`. Whoever reaches the port can read and change the
+    study: it asks for no password. So it listens on this machine alone unless told otherwise.
     """
     from study.connection import serve as serve_storage
 
