@@ -6,13 +6,15 @@ import gzip
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from study.config_file import load
 from study.errors import InputError
 from tests.speech import write_corpus
 from tests.study.data import layouts
-from tests.study.data.layouts import BUILD, corpus_of, refusal_of, replace_in
+from tests.study.data.layouts import BUILD, corpus_of, open_corpus, refusal_of, replace_in
 
 LONG = "data/train"
 
@@ -213,3 +215,50 @@ def test_many_faults_are_counted_and_the_first_named(tmp_path: Path) -> None:
         corpus_of("manifest", folder).read(tmp_path)
     assert len(error.value.faults) == 51
     assert error.value.faults[-1] == "and 30 more faults of this corpus"
+
+
+@pytest.mark.parametrize(("kind", "file"), LISTS)
+def test_an_empty_list_is_said(tmp_path: Path, kind: str, file: str) -> None:
+    folder = BUILD[kind](tmp_path / "corpus")
+    (folder / file).write_bytes(gzip.compress(b"") if file.endswith(".gz") else b"")
+    refusal = refusal_of(corpus_of(kind, folder), tmp_path / "cache")
+    expected = {
+        "data/dev/wav.scp": "data/dev/text:1: 'd' has no recording and no segment",
+        LISTS[1][1]: "Translation not found for 84-121123-0000",
+    }
+    assert expected.get(file, "the split 'dev' has no utterances") in refusal
+
+
+@pytest.mark.parametrize(("kind", "file", "place"), AUDIO)
+def test_audio_of_no_seconds_is_said_with_its_line(
+    tmp_path: Path, kind: str, file: str, place: str
+) -> None:
+    folder = BUILD[kind](tmp_path / "corpus")
+    audio = folder / file
+    soundfile.write(audio, np.zeros(0, dtype=np.float32), 16000, format="WAV")  # names do not count
+    refusal = refusal_of(corpus_of(kind, folder), tmp_path / "cache")
+    assert place in refusal
+    assert "the audio is 0.000 s long" in refusal
+
+
+@pytest.mark.parametrize(("kind", "file", "place"), AUDIO)
+@pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (44100, 1), (16000, 2), (48000, 2)])
+def test_audio_of_any_rate_and_any_number_of_channels_is_taken(
+    tmp_path: Path, kind: str, file: str, place: str, rate: int, channels: int
+) -> None:
+    folder = BUILD[kind](tmp_path / "corpus")
+    audio = folder / file
+    seconds = soundfile.info(audio).duration
+    tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * rate)) / rate)
+    form = "FLAC" if audio.suffix == ".flac" else "WAV"
+    soundfile.write(audio, np.stack([tone] * channels, axis=1), rate, format=form)
+    corpus = corpus_of(kind, folder, max_bad_utterances=0)
+    dataset = open_corpus(corpus, tmp_path / "cache")
+    (utterance,) = [
+        (number, split)
+        for split in dataset.splits.values()
+        for number, u in enumerate(split.utterances)
+        if u.audio.resolve() == audio.resolve()
+    ]
+    number, split = utterance
+    assert abs(split.lengths[number] * 0.010 - seconds) < 0.05
