@@ -88,7 +88,7 @@ def curves_data(record: StudyRecord, measure: str) -> CurveData:
 
 
 def _role_of(outcome: str) -> str:
-    if outcome == "pruned":
+    if outcome in ("pruned", "paused"):
         return "pruned"
     return "other" if outcome in ("finished", "running") else "failed"
 

@@ -58,6 +58,7 @@ FIGURES = (
 GROUPS = {
     "finished": "Finished",
     "pruned": "Pruned: stopped early, so the WER is the last one seen and not comparable",
+    "paused": "Paused at a rung: they may yet go on, so the WER is the last one seen",
     "diverged": "Diverged: no WER was measured",
     "out_of_memory": "Out of memory: no WER was measured",
     "infeasible": "A constraint is violated: not a result",
@@ -161,7 +162,9 @@ def write_comparison(records: list[StudyRecord], folder: Path) -> Path:
 def _headline(record: StudyRecord, answer: Answer) -> dict[str, Any]:
     counts = answer.counts
     unfinished = [
-        f"{counts[outcome]} {outcome}" for outcome in ("running", "waiting") if outcome in counts
+        f"{counts[outcome]} {outcome}"
+        for outcome in ("running", "paused", "waiting")
+        if outcome in counts
     ]
     words = _split(record, "dev").get("words")
     return {
@@ -241,7 +244,7 @@ def _trials(record: StudyRecord) -> dict[str, Any]:
         {
             "outcome": outcome,
             "title": GROUPS.get(outcome, outcome.replace("_", " ").capitalize()),
-            "measured": outcome in ("finished", "pruned"),
+            "measured": outcome in ("finished", "pruned", "paused"),
             "rows": _rows(trials[trials["outcome"] == outcome]),
         }
         for outcome in known

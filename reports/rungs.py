@@ -13,8 +13,9 @@ sees them: by WER where it is below 80 %, and after all of those by dev loss whe
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
+from bisect import insort
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -197,12 +198,12 @@ def _correlation(early: np.ndarray, final: np.ndarray) -> tuple[float, float, fl
 
 
 def _spared(record: StudyRecord, rungs: tuple[int, ...]) -> Spared:
-    """Ask of each spared trial whether the pruner would have stopped it.
+    """Ask of each spared trial whether the pruner would have stopped it for good.
 
-    The pruner compares a trial that comes to a rung with all that came there before it and keeps
-    one in `reduction_factor`. Who came before is not stored; it is taken to be every trial with a
-    lower number, which is exact for one worker and near for a few. Where the study did not store
-    the factor, it is taken to be two: what stands below the median would be stopped.
+    The pruner lets one in `reduction_factor` of the trials that came to a rung go on, and pauses
+    the others until, with more trials there, they are among those after all. In which order they
+    came is not stored; it is taken to be that of their numbers, which is exact for one worker and
+    near for a few. Where the study did not store the factor, it is taken to be two.
     """
     search = record.results[record.results["phase"] != PHASE]
     wers = search["wer"].astype(float)
@@ -212,13 +213,18 @@ def _spared(record: StudyRecord, rungs: tuple[int, ...]) -> Spared:
     finals = set(record.trials[record.trials["phase"] == PHASE]["number"])
     stopped: set[int] = set()
     for rung in rungs:
-        before: list[tuple[int, float]] = []
+        there: list[tuple[tuple[int, float], int]] = []
+        paused: list[tuple[tuple[int, float], int]] = []  # a heap: the best goes on first
         for trial, own in sorted(_standing(record.curves, rung).items()):
-            kept = max(1, math.floor((len(before) + 1) / (factor or 2)))
-            if trial in spared and bisect_left(before, own) >= kept:
-                stopped.add(trial)
-            if trial not in finals:
-                insort(before, own)
+            if trial in finals:
+                continue
+            insort(there, (own, trial))
+            if trial in spared:
+                heappush(paused, (own, trial))
+            kept = max(1, math.floor(len(there) / (factor or 2)))
+            while paused and paused[0] <= there[kept - 1]:
+                heappop(paused)
+        stopped |= {trial for _, trial in paused}
     best = set(search[wers <= wers.quantile(0.25)]["number"]) if len(search) else set()
     return Spared(
         survivors=len(spared),

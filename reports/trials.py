@@ -26,13 +26,14 @@ TRIAL_COLUMNS = {
     "number": "the trial's number in Optuna",
     "state": "Optuna's state: COMPLETE, PRUNED, FAIL, RUNNING or WAITING",
     "outcome": "what became of it: finished, pruned, diverged, out_of_memory, infeasible (another "
-    "constraint is violated), crashed, stopped, running or waiting",
+    "constraint is violated), crashed, stopped, running, paused (at a rung; it may yet go on) or "
+    "waiting",
     "phase": "explore (an even sample, not pruned), refine (TPE with pruning) or finalist (one of "
     "the best, or an anchor, trained again with another seed)",
     "finalist": "what a finalist repeats: trial <number>, predicted best, or an anchor's name",
     "anchor": "the name of the known configuration, if it is one",
     "survivor": "True for a refine trial that the pruner was told to spare, at random",
-    "wer": "dev WER as a fraction; of a pruned trial the last one before it was stopped; of a "
+    "wer": "dev WER as a fraction; of a pruned or paused trial the last one seen; of a "
     "diverged or out_of_memory trial the penalty that the sampler was told, not a measurement",
     "seed": "the seed of weights, data order and augmentation",
     **dict.fromkeys(SIX, "one of the six questions"),
@@ -179,6 +180,8 @@ def _row(trial: FrozenTrial, others: dict[str, str]) -> dict[str, Any]:
 
 
 def _outcome(trial: FrozenTrial) -> str:
+    if trial.state is TrialState.WAITING and trial.user_attrs.get("paused") is not None:
+        return "paused"
     if trial.state in _OPEN:
         return _OPEN[trial.state]
     told = trial.user_attrs.get("outcome")
@@ -195,7 +198,8 @@ def _outcome(trial: FrozenTrial) -> str:
 def _wer(trial: FrozenTrial) -> float | None:
     if trial.state is TrialState.COMPLETE:
         return number_or_none(trial.value)
-    if trial.state is TrialState.PRUNED and trial.intermediate_values:
+    stopped = trial.state is TrialState.PRUNED or _outcome(trial) == "paused"
+    if stopped and trial.intermediate_values:
         last = max(trial.intermediate_values)
         return number_or_none(trial.intermediate_values[last])
     return None

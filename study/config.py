@@ -62,14 +62,15 @@ class ExploreConfig(_Section):
 
 
 class RefineConfig(_Section):
-    """Phase 2: a sampler that concentrates and a pruner that stops, to find the best."""
+    """Phase 2: a sampler that concentrates and a pruner that pauses, to find the best."""
 
     trials: Annotated[int, Ge(0)] = 32
     """Configurations that the sampler proposes."""
     sampler: Literal["tpe", "random"] = "tpe"
     """`tpe` learns from all earlier trials; `random` continues the even sample."""
     pruner: Literal["successive_halving", "none"] = "successive_halving"
-    """`successive_halving` stops trials that are not among the best at a rung."""
+    """`successive_halving` pauses trials that are not among the best at a rung; they go on
+    from their checkpoints where later trials make them so."""
     first_rung: Annotated[float, Gt(0), Le(1)] = 0.5
     """Share of the budget after which trials are first compared."""
     reduction_factor: Annotated[int, Ge(2)] = 2

@@ -32,6 +32,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from study.errors import Unavailable
+from study.pruner import is_paused, queue
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +45,24 @@ GAP = 2.5 * BEAT
 
 
 def claim(study: optuna.Study) -> optuna.Trial | None:
-    """Take the first waiting trial, or None where there is none left."""
+    """Take the first trial of the queue, or None where there is none left."""
+    for trial in queue(study):
+        if (claimed := take(study, trial)) is not None:
+            if is_paused(trial):
+                claimed.set_user_attr("promoted", trial.user_attrs["paused"])
+                claimed.set_user_attr("paused", None)
+            return claimed
+    return None
+
+
+def take(study: optuna.Study, trial: FrozenTrial) -> optuna.Trial | None:
+    """Take this waiting trial, or None where another worker was faster."""
     storage = study._storage
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-        with contextlib.suppress(UpdateFinishedTrialError):
-            if storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
-                storage.set_trial_user_attr(trial._trial_id, "lease", {**_holder(), "beat": 0})
-                storage.set_trial_user_attr(trial._trial_id, "worker", worker_name())
-                return optuna.Trial(study, trial._trial_id)
+    with contextlib.suppress(UpdateFinishedTrialError):
+        if storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+            storage.set_trial_user_attr(trial._trial_id, "lease", {**_holder(), "beat": 0})
+            storage.set_trial_user_attr(trial._trial_id, "worker", worker_name())
+            return optuna.Trial(study, trial._trial_id)
     return None
 
 

@@ -22,6 +22,7 @@ from rich.text import Text
 
 from model.config import SHAPE
 from study.config import StudyConfig
+from study.pruner import is_paused
 from study.storage import FINALIST, search_is_over
 
 ENOUGH = 0.5
@@ -56,6 +57,8 @@ def seconds_of(trial: FrozenTrial) -> float:
 
 def outcome_in_words(trial: FrozenTrial) -> str:
     """How a trial ended, or what it is doing."""
+    if is_paused(trial):
+        return "paused"
     return str(trial.user_attrs.get("outcome", trial.state.name.lower())).replace("_", " ")
 
 

@@ -1,17 +1,25 @@
-"""Which trials of phase 2 are stopped, and when.
+"""Which trials of phase 2 are paused at a rung, and which of them go on.
 
-Successive halving without waiting (Li et al. 2018, arXiv 1810.05934): a trial that comes to a rung
-goes on if it is among the best of all that came there before it. Trials of phase 1 are compared
-with, never stopped; so are a few of phase 2, drawn at random, which show what pruning costs.
+Asynchronous successive halving (Li et al. 2018, arXiv 1810.05934): a trial that comes to a rung
+goes on if it is among the best of all that came there. If it is not, it is *paused*: its checkpoint
+stays, it waits, and its worker takes another trial. As more trials come to the rung, one in
+`factor` of them may go on, so that a paused trial can turn out to be among the best after all; it
+is *promoted* then, and goes on from its checkpoint. Those that never are have been pruned, which is
+said when the search is over and nothing can promote them any more (`study.trial.settle`).
+
+Trials of phase 1 are compared with, never paused; so are a few of phase 2, drawn at random, which
+show what pruning costs. What a trial's place in this is stands in two of its user attributes:
+`paused`, the rung at which it waits, and `promoted`, the last rung from which it was let on.
 """
 
 from __future__ import annotations
 
-import math
+import heapq
+from collections.abc import Sequence
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 INFORMATIVE = 0.8
 """A word error rate above this says little (a model that writes nothing has 1); the loss does."""
@@ -36,29 +44,78 @@ def standing(evaluation: dict[str, Any]) -> tuple[int, float]:
     return 1, evaluation["dev_loss"]
 
 
+def is_paused(trial: FrozenTrial) -> bool:
+    """Whether a trial waits at a rung."""
+    return trial.state == TrialState.WAITING and trial.user_attrs.get("paused") is not None
+
+
+def leaders(trials: Sequence[FrozenTrial], rung: int, factor: int) -> list[FrozenTrial]:
+    """The best of the trials that came to a rung, best first: one in `factor`, and one at least.
+
+    Of equals the earlier one is better. Finalists are not compared with.
+    """
+    there = [
+        trial
+        for trial in trials
+        if trial.user_attrs.get("phase") != "finalist"
+        and len(trial.user_attrs.get("evaluations", ())) >= rung
+    ]
+    return heapq.nsmallest(
+        max(1, len(there) // factor),
+        there,
+        key=lambda trial: (standing(trial.user_attrs["evaluations"][rung - 1]), trial.number),
+    )
+
+
+def promotable(
+    trials: Sequence[FrozenTrial], rungs: Sequence[int], factor: int
+) -> list[FrozenTrial]:
+    """The paused trials that may go on: those of the highest rung first, and the best first.
+
+    The paper's `get_job` takes the first of them; where there is none, it begins a new trial.
+    """
+    if not any(map(is_paused, trials)):
+        return []
+    return [
+        trial
+        for rung in sorted(rungs, reverse=True)
+        for trial in leaders(trials, rung, factor)
+        if is_paused(trial) and trial.user_attrs["paused"] == rung
+    ]
+
+
 class SuccessiveHalving(optuna.pruners.BasePruner):
-    """Keeps one in `factor` of the trials that come to a rung."""
+    """Lets one in `factor` of the trials that come to a rung go on, and pauses the others."""
 
     def __init__(self, rungs: list[int], factor: int) -> None:
         self._rungs = rungs
         self._factor = factor
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Whether a trial that was just evaluated should stop."""
+        """Whether a trial that was just evaluated should be paused."""
         attributes = trial.user_attrs
-        evaluations = attributes.get("evaluations", [])
-        rung = len(evaluations)
+        rung = len(attributes.get("evaluations", ()))
         if attributes.get("phase") != "refine" or attributes.get("survivor"):
             return False
-        if rung not in self._rungs:
+        if rung not in self._rungs or rung <= attributes.get("promoted", 0):
             return False
-        own = standing(evaluations[-1])
-        others = [
-            standing(other.user_attrs["evaluations"][rung - 1])
-            for other in study.get_trials(deepcopy=False)
-            if other.number != trial.number
-            and other.user_attrs.get("phase") != "finalist"
-            and len(other.user_attrs.get("evaluations", [])) >= rung
-        ]
-        kept = max(1, math.floor((len(others) + 1) / self._factor))
-        return sum(other < own for other in others) >= kept
+        others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
+        numbers = {leader.number for leader in leaders([*others, trial], rung, self._factor)}
+        return trial.number not in numbers
+
+    def promotable(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """The paused trials that may go on by now, in the order in which they should."""
+        return promotable(trials, self._rungs, self._factor)
+
+
+def queue(study: optuna.Study) -> list[FrozenTrial]:
+    """The waiting trials that may be claimed, in the order in which they should be.
+
+    First those that are promoted, then those that nobody has begun or that were handed back. Those
+    that are paused are none of them.
+    """
+    trials = study.get_trials(deepcopy=False)
+    promoted = (
+        study.pruner.promotable(trials) if isinstance(study.pruner, SuccessiveHalving) else []
+    )
+    return promoted + [t for t in trials if t.state == TrialState.WAITING and not is_paused(t)]

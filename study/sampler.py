@@ -25,6 +25,9 @@ from study.space import Dimension, Number
 
 STARTUP = 5
 """Finished trials that the Parzen estimator waits for; it draws at random until then."""
+CONSTRAINT = "could_not_be_trained"
+"""Violated by trials that diverged or ran out of memory; all others have it at zero, since the
+estimator takes a trial without it for infeasible."""
 REMEMBERED = 300
 """Finished trials that the Parzen estimator learns from, so that a proposal takes the same time
 however long a study gets."""
@@ -116,13 +119,14 @@ class OrderedSampler(optuna.samplers.BaseSampler):
         raise KeyError(f"{param_name} is not a searched parameter")
 
     def _is_usable(self, trial: FrozenTrial) -> bool:
-        """Whether something can be learnt from a trial: it has begun, inside the space."""
+        """Whether something can be learnt from a trial: it was begun, inside the space."""
         known = self._usable.get(trial.number)
         if known is None:
             # Finalists were chosen for their WER, and many of one configuration would weigh too
             # much.
             known = (
-                trial.state not in (TrialState.WAITING, TrialState.FAIL)
+                trial.state != TrialState.FAIL
+                and (trial.state != TrialState.WAITING or bool(trial.intermediate_values))
                 and trial.user_attrs.get("phase") != "finalist"
                 and all(
                     name in trial.params and trial.params[name] in dimension
@@ -134,9 +138,10 @@ class OrderedSampler(optuna.samplers.BaseSampler):
         return known
 
     def _image(self, trial: FrozenTrial) -> FrozenTrial:
-        """A trial with places for values."""
+        """A trial with places for values; one that waits half-way counts as pruned there."""
+        waits = trial.state == TrialState.WAITING
         return optuna.trial.create_trial(
-            state=trial.state,
+            state=TrialState.PRUNED if waits else trial.state,
             params={
                 name: dimension.values.index(trial.params[name])
                 if dimension.values
@@ -149,7 +154,7 @@ class OrderedSampler(optuna.samplers.BaseSampler):
             },
             value=trial.value,
             intermediate_values=trial.intermediate_values,
-            constraints=trial.constraints,
+            constraints={CONSTRAINT: 0.0} if waits else trial.constraints,
         )
 
 

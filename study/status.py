@@ -34,7 +34,14 @@ LEAST_ROWS = 3
 NAME_AFTER = 75
 """Columns of a line before the name of an anchor or a finalist, which is cut to what is left."""
 
-STYLES = {"finished": "green", "running": "cyan", "lost": "red", "crashed": "red", "pruned": "dim"}
+STYLES = {
+    "finished": "green",
+    "running": "cyan",
+    "lost": "red",
+    "crashed": "red",
+    "paused": "dim",
+    "pruned": "dim",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,8 @@
 `OUTCOMES` is the one place that maps how a trial ended to a state in Optuna:
 
     finished        trained to the end of its budget
-    pruned          stopped at a rung
+    paused          not among the best at a rung: waits under its number, and may be promoted
+    pruned          paused, and never promoted
     diverged        the loss was no longer finite    } a value and a violated constraint, since a
     out_of_memory   the network does not fit         } sampler does not learn from failures
     crashed         an error of ours, or of the machine
@@ -35,8 +36,9 @@ from study.connection import without_waiting
 from study.data.dataset import Dataset
 from study.errors import Unavailable
 from study.files import Unwritable, write_atomically
-from study.leases import Lease, hand_back
-from study.sampler import derived_seed
+from study.leases import Lease, hand_back, take
+from study.pruner import is_paused, queue
+from study.sampler import CONSTRAINT, derived_seed
 from study.space import Number
 from study.storage import FINALIST
 from study.tracking.runs import Tracker, TrialRun
@@ -48,6 +50,7 @@ log = logging.getLogger(__name__)
 
 OUTCOMES = {
     "finished": TrialState.COMPLETE,
+    "paused": TrialState.WAITING,
     "pruned": TrialState.PRUNED,
     "diverged": TrialState.COMPLETE,
     "out_of_memory": TrialState.COMPLETE,
@@ -120,6 +123,28 @@ def _run(laboratory: Laboratory, trial: optuna.Trial, lease: Lease) -> str:
     if unwritable is not None:
         raise unwritable
     return outcome
+
+
+def settle(laboratory: Laboratory) -> None:
+    """Record that the paused trials were pruned, once nothing can promote them any more.
+
+    That is so when no trial of the search runs and none waits that could be claimed.
+    """
+    study = laboratory.study
+    trials = [
+        trial
+        for trial in study.get_trials(deepcopy=False)
+        if trial.user_attrs.get("phase") != FINALIST
+    ]
+    paused = [trial for trial in trials if is_paused(trial)]
+    if not paused or queue(study) or any(t.state == TrialState.RUNNING for t in trials):
+        return
+    for trial in paused:
+        claimed = take(study, trial)
+        if claimed is not None:
+            run_id = trial.user_attrs.get("mlflow_run_id")
+            run = laboratory.tracker.resumed(trial.number, run_id) if run_id else None
+            _conclude(laboratory, claimed, run, "pruned", None)
 
 
 def _is_shortage_of_memory(error: Exception) -> bool:
@@ -206,7 +231,7 @@ def _remark(trial: optuna.Trial, sentence: str) -> None:
 
 
 def _follow(study: optuna.Study, trial: optuna.Trial, run: TrialRun, evaluations: Any) -> str:
-    """Report each evaluation as it comes, and stop at a rung where the pruner says so.
+    """Report each evaluation as it comes, and pause at a rung where the pruner says so.
 
     Training does not wait for a storage that is away: what it missed it is told later, and a rung
     at which the pruner could not be asked is passed.
@@ -227,7 +252,7 @@ def _follow(study: optuna.Study, trial: optuna.Trial, run: TrialRun, evaluations
                 recorded = _report(trial, seen, recorded, reported)
                 if trial.should_prune():
                     evaluations.close()
-                    return "pruned"
+                    return "paused"
         except Unavailable as error:
             log.warning("%s Training goes on meanwhile.", error)
     _report(trial, seen, recorded, reported)
@@ -294,16 +319,19 @@ def _conclude(
             "evaluate_seconds": sum(e["evaluate_seconds"] for e in evaluations),
             "real_time_factor": evaluations[-1]["real_time_factor"],
         }
-    if laboratory.device.type == "cuda":
+    if laboratory.device.type == "cuda" and outcome != "pruned":
         facts["peak_memory_bytes"] = torch.cuda.max_memory_allocated()
+    ended = {"outcome": outcome, "error": error}
+    told = {} if outcome == "stopped" else {**facts, "paused": len(evaluations)}
+    if state.is_finished():
+        told = {**facts, **ended}
+    for name, value in told.items():
+        if value is not None:
+            trial.set_user_attr(name, value)
     if state == TrialState.WAITING:
         hand_back(laboratory.study, trial._trial_id)
     else:
-        for name, value in {**facts, "outcome": outcome, "error": error}.items():
-            if value is not None:
-                trial.set_user_attr(name, value)
-        # Every trial has the constraint: samplers take one without for infeasible.
-        trial.set_constraint("could_not_be_trained", float(outcome in INFEASIBLE))
+        trial.set_constraint(CONSTRAINT, float(outcome in INFEASIBLE))
         best = min((e["wer"] for e in evaluations), default=WORST)
         value = max(best, WORST) if outcome in INFEASIBLE else best
         laboratory.study.tell(trial, value if state == TrialState.COMPLETE else None, state=state)

@@ -29,7 +29,7 @@ from study.storage import FINALIST, open_study
 from study.tracking.address import tracking_uri
 from study.tracking.runs import Tracker
 from study.tracking.store import Experiment
-from study.trial import Laboratory, run_trial
+from study.trial import Laboratory, run_trial, settle
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +72,7 @@ def work(config: StudyConfig, *, parent: int | None = None) -> int:
     while not stop():
         trial = claim(study)
         if trial is None:
+            settle(laboratory)
             if not _more_may_come(config, study, watcher):
                 return 0
             stop.wait(IDLE)

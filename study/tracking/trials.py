@@ -29,6 +29,7 @@ STATUSES = {
     "finished": ("FINISHED", "COMPLETE"),
     "diverged": ("FINISHED", "COMPLETE"),
     "out_of_memory": ("FINISHED", "COMPLETE"),
+    "paused": ("SCHEDULED", "WAITING"),
     "pruned": ("KILLED", "PRUNED"),
     "stopped": ("KILLED", "FAIL"),
     "crashed": ("FAILED", "FAIL"),

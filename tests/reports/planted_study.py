@@ -32,7 +32,7 @@ from study.tracking.runs import Tracker
 from study.training.config import TrainingConfig
 from study.training.loop import Evaluation
 from study.training.step import Diverged
-from study.trial import Laboratory, run_trial
+from study.trial import Laboratory, run_trial, settle
 from tests.reports.planted import LEARNING_RATES, SPACE, Surface, rate_unit
 
 EVALUATIONS = 4
@@ -131,5 +131,6 @@ def conduct(config: StudyConfig, formula: Formula) -> str:
         for _ in range(2):  # the search, then the finalists
             while (trial := claim(study)) is not None:
                 run_trial(laboratory, trial)
+            settle(laboratory)
             enqueue(config, study)
     return config.storage_url

@@ -11,7 +11,6 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from study.pruner import SuccessiveHalving, rungs, standing
 from study.sampler import BEST, REMEMBERED, OrderedSampler, derived_seed, even_sample, remembered
 from study.space import Dimension
 
@@ -125,57 +124,6 @@ def test_trials_outside_the_space_and_failures_are_not_learnt_from() -> None:
         trial, values = _ask(study)
         study.tell(trial, _quality(values))
         assert values["encoder_dim"] in SPACE["encoder_dim"].values
-
-
-def test_rungs_are_shares_of_the_budget_before_its_end() -> None:
-    assert rungs(4, 0.5, 2) == [2]
-    assert rungs(16, 0.125, 2) == [2, 4, 8]
-    assert rungs(9, 1 / 9, 3) == [1, 3]
-    assert rungs(1, 0.5, 2) == []
-    assert rungs(4, 1.0, 2) == []
-
-
-def test_loss_ranks_until_word_error_rates_inform() -> None:
-    blank = {"wer": 1.0, "dev_loss": 2.0}
-    worse_blank = {"wer": 0.95, "dev_loss": 3.0}
-    informed = {"wer": 0.79, "dev_loss": 9.0}
-    better = {"wer": 0.2, "dev_loss": 9.0}
-    order = sorted([worse_blank, informed, blank, better], key=standing)
-    assert order == [better, informed, blank, worse_blank]
-
-
-def _evaluated(study: optuna.Study, wers: list[float], **attributes: Any) -> optuna.Trial:
-    trial, _ = _ask(study)
-    for name, value in {"phase": "refine", **attributes}.items():
-        trial.set_user_attr(name, value)
-    trial.set_user_attr("evaluations", [{"wer": wer, "dev_loss": wer} for wer in wers])
-    for step, wer in enumerate(wers, start=1):
-        trial.report(wer, step)
-    return trial
-
-
-def test_the_worse_half_is_stopped_at_a_rung() -> None:
-    study = _study(pruner=SuccessiveHalving([2], 2))
-    for wer in (0.1, 0.2, 0.3):  # phase 1 is compared with
-        _evaluated(study, [0.9, wer, wer, wer], phase="explore")
-    assert _evaluated(study, [0.1, 0.25]).should_prune()
-    assert not _evaluated(study, [0.9, 0.15]).should_prune()
-
-
-def test_only_rungs_stop_and_only_phase_2_and_not_those_spared() -> None:
-    study = _study(pruner=SuccessiveHalving([2], 2))
-    for wer in (0.1, 0.2, 0.3):
-        _evaluated(study, [wer, wer, wer, wer], phase="explore")
-    assert not _evaluated(study, [0.5]).should_prune()
-    assert not _evaluated(study, [0.5, 0.5, 0.5]).should_prune()
-    assert not _evaluated(study, [0.5, 0.5], phase="explore").should_prune()
-    assert not _evaluated(study, [0.5, 0.5], survivor=True).should_prune()
-    assert _evaluated(study, [0.5, 0.5]).should_prune()
-
-
-def test_the_first_at_a_rung_goes_on() -> None:
-    study = _study(pruner=SuccessiveHalving([1], 2))
-    assert not _evaluated(study, [0.9]).should_prune()
 
 
 def test_dimensions_read_themselves_to_people() -> None:

@@ -16,12 +16,12 @@ from study import trial as trial_module
 from study import worker
 from study.config import StudyConfig
 from study.config_file import load
-from study.leases import claim
-from study.storage import create_study, open_study
+from study.leases import Lease, claim
+from study.storage import create_study, open_study, search_is_over
 from study.tracking.runs import Tracker
 from study.training.loop import Evaluation, Interrupted
 from study.training.step import Diverged
-from study.trial import Laboratory, run_trial
+from study.trial import Laboratory, _begin, run_trial, settle
 from study.worker import open_dataset
 from tests.speech import write_corpus
 
@@ -136,15 +136,95 @@ def test_a_crash_leaves_its_reason(perform: Perform) -> None:
     assert "Traceback" in trial.user_attrs["error"]
 
 
-def test_a_pruned_trial_is_stopped_at_its_rung(perform: Perform) -> None:
+def test_a_trial_is_paused_at_its_rung_and_pruned_if_nothing_promotes_it(
+    perform: Perform, laboratory: Laboratory
+) -> None:
     for _ in range(4):  # the anchor and the sample
         assert perform([0.9, 0.2, 0.1, 0.1])[0] == "finished"
     outcome, trial = perform([0.1, 0.8, 0.1, 0.1])
-    assert outcome == "pruned"
-    assert trial.state == TrialState.PRUNED
+    assert outcome == "paused"
+    assert trial.state == TrialState.WAITING
     assert trial.intermediate_values == {1: 0.1, 2: 0.8}
+    assert trial.user_attrs["paused"] == 2
+    assert trial.user_attrs["train_seconds"] == 4
+    settle(laboratory)  # two trials still wait, and could promote it
+    assert laboratory.study.trials[trial.number].state == TrialState.WAITING
+    for _ in range(2):
+        assert perform([0.9, 0.1, 0.1, 0.1])[0] == "finished"
+    assert claim(laboratory.study) is None
+    assert not search_is_over(laboratory.study.trials)
+    settle(laboratory)
+    settle(laboratory)
+    trial = laboratory.study.trials[trial.number]
+    assert trial.state == TrialState.PRUNED
     assert trial.value == 0.8
+    assert trial.user_attrs["outcome"] == "pruned"
     assert len(trial.user_attrs["evaluations"]) == 2
+    assert search_is_over(laboratory.study.trials)
+
+
+def test_a_paused_trial_that_turns_out_promising_goes_on_from_its_checkpoint(
+    perform: Perform, laboratory: Laboratory
+) -> None:
+    for wer in (0.1, 0.2, 0.5, 0.6):
+        perform([0.9, wer, wer, wer])
+    outcome, paused = perform([0.9, 0.3, 0.1, 0.1])
+    assert outcome == "paused"
+    assert perform([0.9, 0.7])[0] == "paused"  # now it is the third of six
+    outcome, promoted = perform([0.9, 0.3, 0.25, 0.24])
+    assert promoted.number == paused.number
+    assert outcome == "finished"
+    assert promoted.value == 0.24
+    assert promoted.user_attrs["seed"] == paused.user_attrs["seed"]
+    assert (promoted.user_attrs["promoted"], promoted.user_attrs["paused"]) == (2, None)
+    assert list(promoted.intermediate_values.values()) == [0.9, 0.3, 0.25, 0.24]
+
+
+def test_a_paused_trial_is_not_settled_while_another_runs(
+    perform: Perform, laboratory: Laboratory
+) -> None:
+    for _ in range(4):
+        perform([0.9, 0.2, 0.1, 0.1])
+    perform([0.1, 0.8])
+    for _ in range(2):
+        assert claim(laboratory.study) is not None
+    settle(laboratory)
+    assert laboratory.study.trials[4].state == TrialState.WAITING
+
+
+def test_the_sampler_learns_from_a_paused_trial_as_from_one_that_was_pruned(
+    perform: Perform, laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[FrozenTrial]] = []
+    sample = optuna.samplers.TPESampler.sample_relative
+
+    def spy(self: Any, study: optuna.Study, *rest: Any) -> dict[str, Any]:
+        seen.append(study.trials)
+        return sample(self, study, *rest)
+
+    monkeypatch.setattr(optuna.samplers.TPESampler, "sample_relative", spy)
+    for _ in range(4):
+        perform([0.9, 0.2, 0.1, 0.1])
+    perform([0.1, 0.8])
+    perform([0.1, 0.1])
+    known = [trial.state for trial in seen[-1]]
+    assert known == [TrialState.COMPLETE] * 4 + [TrialState.PRUNED, TrialState.RUNNING]
+    assert seen[-1][4].constraints == {"could_not_be_trained": 0.0}
+
+
+def test_a_configuration_drawn_again_is_another_seed_of_it(laboratory: Laboratory) -> None:
+    study = laboratory.study
+    study.enqueue_trial(
+        study.trials[1].system_attrs["fixed_params"], user_attrs={"phase": "refine"}
+    )
+    known = []
+    while (claimed := claim(study)) is not None:
+        _begin(laboratory, claimed, Lease(study, claimed._trial_id))
+        known.append(study.trials[claimed.number])
+    assert known[1].params == known[-1].params
+    assert known[1].user_attrs["config"] == known[-1].user_attrs["config"]
+    assert known[1].user_attrs["seed"] != known[-1].user_attrs["seed"]
+    assert len({trial.user_attrs["identity"] for trial in known}) == 8  # none is trained twice
 
 
 def test_an_interrupted_trial_goes_on_under_its_number(
