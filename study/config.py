@@ -108,6 +108,11 @@ class TrackingConfig(_Section):
     """Log to MLflow."""
     uri: str | None = None
     """An MLflow tracking URI; null: a database in `runs`, shared by all studies there."""
+    model: bool = True
+    """Log the winner's network as an MLflow model when the study is over."""
+    register_as: Annotated[str, Field(pattern=r"^[^/:]+$")] | None = None
+    """The name in MLflow's registry of which that model becomes the version with the alias
+    `champion`; null: it is not registered."""
 
 
 class Anchor(_Section):

@@ -1,4 +1,4 @@
-"""Commands that use what a study trained: transcribe."""
+"""Commands that use what a study trained: transcribe, register."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from study.commands.options import DEFAULT, Device, Overrides, begun, load_study
+from study.commands.options import (
+    DEFAULT,
+    Device,
+    File,
+    Overrides,
+    begun,
+    console,
+    load_study,
+    open_begun,
+)
+from study.errors import InputError
 
 app = typer.Typer()
 PANEL = "Use the winner"
@@ -65,3 +75,39 @@ def transcribe(
         write=lambda line: print(line, flush=True),
         say=say,
     )
+
+
+@app.command(rich_help_panel=PANEL)
+def register(
+    file: File = DEFAULT,
+    override: Overrides = None,
+    name: Annotated[
+        str | None, typer.Option(help="In the registry; by default the study's name.")
+    ] = None,
+    alias: Annotated[str, typer.Option(help="For the version, as in NAME@champion.")] = "champion",
+    trial: Trial = None,
+) -> None:
+    """Register the winner's network in MLflow, ready to be served.
+
+    `run` does so by itself where `tracking.register_as` gives a name.
+    """
+    from study import winner
+    from study.tracking import model
+    from study.tracking.sync import open_experiment
+
+    config = load_study(file, override)
+    if not config.tracking.enabled:
+        raise InputError("tracking.enabled is false: this study is not logged to MLflow")
+    study = open_begun(config)
+    chosen = winner.winner(config, study) if trial is None else winner.trained(config, study, trial)
+    experiment = open_experiment(config, study)
+    if experiment is None:  # which was said
+        raise typer.Exit(1)
+    model_id, _ = model.log_model(experiment, chosen)
+    version = model.register(experiment, model_id, name or config.name, alias)
+    uri = f"models:/{name or config.name}@{alias}"
+    shown = console()
+    shown.print(f"{chosen.label} is version {version}, {uri}. To serve it and to ask it:")
+    shown.print()
+    for line in model.serving(experiment, uri):
+        shown.print(f"    {line}", highlight=False, soft_wrap=True, markup=False)

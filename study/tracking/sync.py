@@ -23,11 +23,15 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from study.config import StudyConfig
+from study.errors import InputError
 from study.tracking import parent
 from study.tracking.address import tracking_uri
+from study.tracking.model import log_model, register
 from study.tracking.runs import Tracker, TrialRun
 from study.tracking.store import Experiment, connect, prepare, runs_where, unreachable
 from study.tracking.trials import trial_artifacts, trial_params, trial_tags, trial_totals
+from study.tracking.values import one_line
+from study.winner import winner
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -46,8 +50,10 @@ class Delivered:
     """Runs that killed workers had left beside those of their trials."""
     report: bool = False
     """Whether the report was."""
+    model: bool = False
+    """Whether the winner's network was."""
     missing: int = 0
-    """Trials, and the report, that could not be written."""
+    """Trials, report and model, as far as they could not be written."""
 
     def in_words(self) -> str:
         """What was delivered, in a sentence or two."""
@@ -57,6 +63,8 @@ class Delivered:
             parts.append(f"trial{'s' * (len(self.trials) > 1)} {numbers}")
         if self.report:
             parts.append("the report")
+        if self.model:
+            parts.append("the winner as a model")
         said = f"Delivered to MLflow: {' and '.join(parts)}." if parts else ""
         if self.discarded:
             said += f" Removed {self.discarded} runs that killed workers had left."
@@ -117,6 +125,8 @@ def deliver(config: StudyConfig, study: optuna.Study, experiment: Experiment | N
         _deliver_trials(client, experiment, trials, study.user_attrs, config.folder, delivered)
         if not any(trial.state == TrialState.RUNNING for trial in trials):
             _deliver_end(client, experiment, config.folder / "report", trials, delivered)
+        if config.tracking.model and all(trial.state.is_finished() for trial in trials):
+            _deliver_model(config, study, experiment, delivered)
     except Exception as error:
         _logger.warning(unreachable(experiment.tracking_uri, error))
         delivered.missing += 1
@@ -217,6 +227,24 @@ def _deliver_end(
         delivered.missing += not delivered.report
     elif logged.info.status != status:
         client.set_terminated(experiment.run_id, status=status)
+
+
+def _deliver_model(
+    config: StudyConfig, study: optuna.Study, experiment: Experiment, delivered: Delivered
+) -> None:
+    """The winner's network, where there is one, and its name in the registry."""
+    try:
+        chosen = winner(config, study)
+    except InputError as error:
+        _logger.info("There is no model to log: %s", error)
+        return
+    try:
+        model_id, delivered.model = log_model(experiment, chosen)
+        if config.tracking.register_as is not None:
+            register(experiment, model_id, config.tracking.register_as)
+    except Exception as error:
+        _logger.warning("The winner cannot be logged as an MLflow model: %s", one_line(error))
+        delivered.missing += 1
 
 
 def log_report(experiment: Experiment | None, folder: Path, *, status: str = "FINISHED") -> bool:
