@@ -93,12 +93,12 @@ def _lines(transcript: Transcript, segments: bool) -> Iterator[str]:
 def _json(transcript: Transcript, segments: bool) -> str:
     fields: dict[str, object] = {
         "path": str(transcript.recording.source),
-        "seconds": round(transcript.recording.seconds, 3),
+        "seconds": round(transcript.recording.seconds, 6),
         "text": transcript.text,
     }
     if segments:
         fields["segments"] = [
-            {"start": round(s.start, 3), "end": round(s.end, 3), "text": s.text}
+            {"start": round(s.start, 6), "end": round(s.end, 6), "text": s.text}
             for s in transcript.segments
         ]
     if transcript.fault:

@@ -78,6 +78,7 @@ def trained(config: StudyConfig, study: optuna.Study, number: int) -> Trained:
         test_wer=trial.user_attrs.get("test_wer"),
         network=_network(trial),
         features=TypeAdapter(FeatureConfig).validate_python(study.user_attrs["config"]["features"]),
+        decoding=config.finalists.decoding,
         longest=_longest(study),
         checkpoint=checkpoint,
         tokens=tokens,

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from model.config import NetworkConfig
+from model.config import Decoding, NetworkConfig
 from model.recogniser import Recogniser
 from study import weights
 from study.data.config import FeatureConfig
@@ -48,6 +48,8 @@ class Trained:
     network: NetworkConfig
     features: FeatureConfig
     """How the features that it hears are made."""
+    decoding: Decoding
+    """The beam search that the study scores its finalists with."""
     longest: float
     """Seconds of the longest utterance of its corpus: longer recordings are cut for it."""
     checkpoint: Path

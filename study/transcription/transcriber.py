@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.config import Decoding, NetworkConfig
 from model.subsampling import SHORTEST
 from study.data.config import FeatureConfig
 from study.data.features import LogMel
@@ -55,12 +54,6 @@ class Transcript:
         return " ".join(segment.text for segment in self.segments if segment.text)
 
 
-def final_decoding(network: NetworkConfig) -> Decoding:
-    """The beam search that suits a network: with CTC where an attention decoder has it."""
-    hybrid = network.decoder == "attention" and network.ctc_weight > 0
-    return Decoding() if hybrid else Decoding(ctc_weight=0.0)
-
-
 def shortest(features: FeatureConfig) -> float:
     """Seconds of audio that a network needs at least."""
     return max(features.window, SHORTEST * features.hop)
@@ -71,7 +64,7 @@ class Transcriber:
 
     def __init__(self, chosen: Trained, device: torch.device) -> None:
         ready = load(chosen, device)
-        self.decoding = final_decoding(chosen.network)
+        self.decoding = chosen.decoding
         """Of the beam search."""
         self.sample_rate = chosen.features.sample_rate
         """Hz, of what the network hears."""
