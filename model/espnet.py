@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from model.config import NetworkConfig
 from model.espnet_config import (
@@ -109,7 +110,9 @@ def to_espnet(
 ) -> EspnetCheckpoint:
     """What a network is in ESPnet: state of `Recogniser.state_dict`, tokens in order of their ids.
 
-    Of BatchNorm, `num_batches_tracked` is 0: nothing reads it.
+    ESPnet's front block has as many channels as the encoder is wide. Those that a network with
+    fewer lacks are zero, and so is what they say: outputs stay the same. Of BatchNorm,
+    `num_batches_tracked` is 0: nothing reads it.
 
     Raises:
         ValueError: with one sentence, where ESPnet cannot express the network.
@@ -124,6 +127,8 @@ def to_espnet(
     made: dict[str, Tensor] = {}
     for pair in pairs(network):
         made |= pair.split(state[pair.ours])
+    if network.subsampling_channels is not None:
+        made |= _with_all_channels(made, network.subsampling_channels, network.encoder_dim)
     for layer in range(network.encoder_layers):
         key = f"encoder.encoders.{layer}.conv_module.norm.num_batches_tracked"
         made[key] = torch.tensor(0)
@@ -133,6 +138,22 @@ def to_espnet(
         state=made,
         statistics={"count": np.array(1), "sum": mean, "sum_square": mean**2 + std**2},
     )
+
+
+def _with_all_channels(state: Mapping[str, Tensor], channels: int, dim: int) -> dict[str, Tensor]:
+    """The front block with zeros for the channels that it has not: `dim` of them instead."""
+    lacking = dim - channels
+    first, second = (f"encoder.embed.conv.{place}" for place in (0, 2))
+    linear = "encoder.embed.out.0.weight"  # (D, C F'), one channel after the other
+    bands = state[linear].shape[1] // channels
+    pads = {  # of each dimension, the last one first
+        f"{first}.weight": (0, 0, 0, 0, 0, 0, 0, lacking),
+        f"{first}.bias": (0, lacking),
+        f"{second}.weight": (0, 0, 0, 0, 0, lacking, 0, lacking),
+        f"{second}.bias": (0, lacking),
+        linear: (0, lacking * bands),
+    }
+    return {name: functional.pad(state[name], pad) for name, pad in pads.items()}
 
 
 def _older(key: str) -> str:

@@ -245,10 +245,10 @@ def inexpressible(network: NetworkConfig) -> Iterator[str]:
             f"decoder_dim {network.decoder_dim} differs from encoder_dim {network.encoder_dim}, "
             "and ESPnet's decoder is as wide as its encoder"
         )
-    if network.subsampling_channels not in {None, network.encoder_dim}:
+    if (network.subsampling_channels or 0) > network.encoder_dim:
         yield (
-            f"subsampling_channels {network.subsampling_channels} differs from encoder_dim "
-            f"{network.encoder_dim}, and ESPnet has no choice there"
+            f"subsampling_channels {network.subsampling_channels} is above encoder_dim "
+            f"{network.encoder_dim}, and ESPnet has as many channels as its encoder is wide"
         )
     if network.position not in _POSITIONS:
         yield f"position {network.position!r} does not exist in ESPnet"

@@ -1,4 +1,4 @@
-"""Commands that use what a study trained: transcribe, register."""
+"""Commands that use what a study trained: transcribe, register, export."""
 
 from __future__ import annotations
 
@@ -111,3 +111,34 @@ def register(
     shown.print()
     for line in model.serving(experiment, uri):
         shown.print(f"    {line}", highlight=False, soft_wrap=True, markup=False)
+
+
+export = typer.Typer(help="Take a trained network elsewhere.", no_args_is_help=True)
+app.add_typer(export, name="export", rich_help_panel=PANEL)
+
+
+@export.command("espnet")
+def export_to_espnet(
+    file: File = DEFAULT,
+    override: Overrides = None,
+    trial: Trial = None,
+    to: Annotated[
+        Path | None, typer.Option(help="The folder to write; by default in the study's folder.")
+    ] = None,
+) -> None:
+    """Write the network that a study recommends as ESPnet's config and checkpoint.
+
+    For example: export espnet my.yaml --to winner
+    """
+    from study import winner
+    from study.export import export_espnet, expressible
+
+    config = load_study(file, override)
+    study = open_begun(config)
+    chosen = winner.winner(config, study) if trial is None else winner.trained(config, study, trial)
+    folder = to or config.folder / "espnet" / f"trial-{chosen.trial}"
+    export_espnet(expressible(config, study, chosen), folder)
+    console().print(
+        f"{chosen.label} of the study '{config.name}', {chosen.wer:.1%} WER on dev", highlight=False
+    )
+    console().print(f"ESPnet   {folder}", highlight=False, soft_wrap=True)

@@ -61,6 +61,27 @@ class LogMel:
             mel_scale="slaney",
         )
 
+    @property
+    def window(self) -> int:
+        """Samples of a window."""
+        return int(self._mel.win_length)
+
+    @property
+    def hop(self) -> int:
+        """Samples from one frame to the next."""
+        return int(self._mel.hop_length)
+
+    @property
+    def points(self) -> int:
+        """Samples of a Fourier transform: the window, and zeros around it."""
+        return int(self._mel.n_fft)
+
+    @property
+    def filters(self) -> Tensor:
+        """The share of each frequency in each mel band `(points / 2 + 1, F)`."""
+        filters: Tensor = self._mel.mel_scale.fb
+        return filters
+
     def __call__(self, signal: Tensor, sample_rate: int) -> Tensor:
         """One channel of samples `(N,)` -> `(T, F)`, float32."""
         if sample_rate != self.config.sample_rate:

@@ -269,6 +269,21 @@ def test_losses_and_gradients_of_a_ragged_batch_that_does_not_leak(
         torch.testing.assert_close(tensor, theirs[name], atol=1e-6, rtol=0)
 
 
+def test_channels_that_espnet_has_more_say_nothing_and_learn_nothing(
+    espnet: SimpleNamespace, tmp_path: Path
+) -> None:
+    recogniser = _recogniser(subsampling_channels=3).train()
+    model = _model(espnet, _exported(recogniser), tmp_path).train()
+    assert model.encoder.embed.conv[2].weight.shape[:2] == (16, 16)
+    features, lengths = _features(64), torch.full((3,), 64)
+    ours = recogniser(features, lengths, TOKENS, TOKEN_LENGTHS, ragged=False)
+    theirs = _espnet_losses(model, features, lengths, slice(None))
+    _assert_same_losses(ours, theirs)
+    ours.total.backward()
+    theirs["total"].backward()
+    _assert_same_gradients(recogniser, model)
+
+
 def test_legacy_positions_are_not_the_latest_ones() -> None:
     """They have the same weights, so that one loads as the other without a word."""
     latest, legacy = _recogniser().eval(), _recogniser(position="legacy_rel_pos").eval()
@@ -419,7 +434,7 @@ def test_what_this_network_has_not_is_refused(
     ("changes", "sentence"),
     [
         ({"decoder_dim": 24}, "decoder_dim 24 differs from encoder_dim 16"),
-        ({"subsampling_channels": 4}, "subsampling_channels 4 differs from encoder_dim 16"),
+        ({"subsampling_channels": 20}, "subsampling_channels 20 is above encoder_dim 16"),
         ({"position": "clipped"}, "position 'clipped' does not exist in ESPnet"),
         ({"decoder": "transducer"}, "only networks with decoder 'attention'"),
     ],
