@@ -194,7 +194,9 @@ class StudyConfig(_Section):
     def begun(self) -> bool:
         """Whether there may be such a study: false where its storage is a file that is missing."""
         file = re.sub("^(sqlite:///|journal://)", "", self.storage_url)
-        return file == self.storage_url or Path(file).exists()
+        if file == self.storage_url:
+            return True
+        return Path(file).exists() and Path(file).stat().st_size > 0
 
     @property
     def trials(self) -> int:

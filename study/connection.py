@@ -11,11 +11,13 @@ operation that finds it gone is tried again for `PATIENCE` seconds, then raises 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import re
 import signal
+import sqlite3
 import threading
 import time
 import warnings
@@ -30,6 +32,7 @@ import sqlalchemy.exc
 from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage, get_storage
+from optuna.storages._rdb import models
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
 from sqlalchemy.engine import make_url
@@ -67,6 +70,12 @@ def open_storage(config: StudyConfig, *, patience: float = 0.0) -> BaseStorage:
         try:
             return _patient(_connect(url))
         except Exception as error:
+            if isinstance(error, RuntimeError) and "table schema" in str(error):
+                raise InputError(
+                    f"storage: {url} was made by another version of Optuna than "
+                    f"{optuna.__version__}, and cannot be read: install the version with which "
+                    "the study was begun"
+                ) from None
             if not _is_away(error):
                 raise
             if time.monotonic() >= deadline:
@@ -138,7 +147,10 @@ class _Database(RDBStorage):
         Path(self._file).parent.mkdir(parents=True, exist_ok=True)
         options["connect_args"] = {"timeout": _SQLITE_LOCKED}
         with self._alone():
+            new = _is_to_be_made(Path(self._file))
             super().__init__(url, engine_kwargs=options)
+            if not new:
+                return
             with self.engine.connect() as connection:  # half the time for a change, as measured
                 connection.exec_driver_sql("PRAGMA journal_mode=WAL")
 
@@ -151,6 +163,39 @@ class _Database(RDBStorage):
         """Change a trial's state; of several processes that claim it, one gets True."""
         with self._alone():
             return super().set_trial_state_values(trial_id, state, values)
+
+
+def _is_to_be_made(file: Path) -> bool:
+    """Whether a SQLite database is not there yet; `InputError` where it is damaged, or no study's.
+
+    To find that out it is read whole, which takes a moment, and spares days on a broken disk.
+    """
+    if not file.exists() or (file.is_file() and file.stat().st_size == 0):
+        return True
+    expected = set(models.BaseModel.metadata.tables)
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True, timeout=_SQLITE_LOCKED)
+        ) as connection:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+            whole = [row[0] for row in connection.execute("PRAGMA quick_check(1)")]
+    except sqlite3.DatabaseError as error:
+        if "locked" in str(error):
+            return False  # by a worker that writes: it is no stranger's
+        fault = f"is damaged, or no database ({error})"
+    else:
+        if whole != ["ok"]:
+            fault = f"is damaged ({whole[0].splitlines()[-1]})"
+        elif not tables & expected:
+            fault = "is no database of studies" if tables else ""
+        else:
+            missing = sorted(expected - tables)
+            fault = f"is damaged: it has no table '{missing[0]}'" if missing else ""
+    if fault:
+        raise InputError(
+            f"storage: {file} {fault}; put a copy of the study's in its place, or begin anew"
+        )
+    return not tables
 
 
 def _database(url: str) -> BaseStorage:

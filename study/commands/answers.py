@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from study.commands.options import DEFAULT, File, Overrides, begun, console, load_study
+from study.commands.options import DEFAULT, File, Overrides, console, load_study, open_begun
 from study.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,12 +21,12 @@ PANEL = "See what it found"
 def report(file: File = DEFAULT, override: Overrides = None) -> None:
     """Write the report of a study again, finished or not."""
     import reports
-    from study.connection import open_storage
 
-    config = begun(load_study(file, override))
+    config = load_study(file, override)
+    study = open_begun(config)
     try:
         files = reports.write(
-            open_storage(config), config.name, config.folder / "report", config.folder / "trials"
+            study._storage, config.name, config.folder / "report", config.folder / "trials"
         )
     except reports.StudyUnreadable as error:
         raise InputError(str(error)) from None
@@ -44,14 +44,14 @@ def compare(
 ) -> None:
     """Compare the answers of studies on one page."""
     import reports
-    from study.connection import open_storage
 
     if len(files) < 2:
         raise InputError("compare: give two studies or more")
-    configs = [begun(load_study(file, None)) for file in files]
+    configs = [load_study(file, None) for file in files]
+    studies = [(open_begun(config)._storage, config.name) for config in configs]
     folder = to or configs[0].runs / "compared" / "-".join(config.name for config in configs)
     try:
-        page = reports.compare([(open_storage(c), c.name) for c in configs], folder)
+        page = reports.compare(studies, folder)
     except reports.StudyUnreadable as error:
         raise InputError(str(error)) from None
     console().print(f"comparison   {page}", highlight=False, soft_wrap=True)

@@ -62,11 +62,8 @@ def open_begun(config: StudyConfig) -> optuna.Study:
     """The study in its storage; raises `InputError` where it has not begun."""
     from study.storage import open_study
 
-    try:
-        study = open_study(begun(config))
-    except KeyError:
-        study = None
-    if study is None or "config" not in study.user_attrs:
+    study = open_study(begun(config))
+    if "config" not in study.user_attrs:
         raise InputError(
             f"the study '{config.name}' has not begun: its storage has none of that name; "
             f"{program()} run begins it"

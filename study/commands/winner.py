@@ -13,7 +13,6 @@ from study.commands.options import (
     Device,
     File,
     Overrides,
-    begun,
     console,
     load_study,
     open_begun,
@@ -50,15 +49,14 @@ def transcribe(
     """
     from study import transcribe as transcribing
     from study import winner
-    from study.storage import open_study
     from study.transcription.transcriber import Transcriber, shortest
     from study.worker import choose_device
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    config = begun(load_study(study, override, device=device))
-    opened = open_study(config)
+    config = load_study(study, override, device=device)
+    opened = open_begun(config)
     chosen = (
         winner.winner(config, opened) if trial is None else winner.trained(config, opened, trial)
     )

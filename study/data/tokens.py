@@ -185,12 +185,14 @@ def learn_tokenizer(config: TokenConfig, texts: list[str], cache: Path) -> Token
 
 def open_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer that was saved in a folder; `InputError` where none was."""
-    if (folder / MODEL).is_file():
-        return PieceTokenizer((folder / MODEL).read_bytes())
     try:
+        if (folder / MODEL).is_file():
+            return PieceTokenizer((folder / MODEL).read_bytes())
         names = (folder / NAMES).read_bytes().decode().split("\n")[:-1]
     except FileNotFoundError:
         raise InputError(f"{folder}: there is no {NAMES} of a tokenizer") from None
+    except (OSError, UnicodeDecodeError, RuntimeError) as error:
+        raise InputError(f"{folder}: its files are damaged ({error})") from None
     return CharacterTokenizer(
         "".join(" " if name == SPACE else name for name in names[FIRST_UNIT:-1])
     )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import pickle
 import random
 import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import optuna
@@ -17,9 +16,8 @@ import soundfile
 import torch
 
 from study.config import StudyConfig
-from study.storage import open_study
 from tests.faults.refusal import Refuse, refuse
-from tests.speech import write_corpus
+from tests.speech import write_corpus, write_tone
 from tests.study.small_study import small_config, train
 
 __all__ = ["refuse"]
@@ -111,7 +109,6 @@ AUDIO: dict[str, Callable[[bytes], bytes]] = {
     "no channels": _header(22, b"\0\0"),
     "no rate": _header(24, b"\0\0\0\0"),
     "no bits": _header(34, b"\0\0"),
-    "seven bits": _header(34, b"\7\0"),
     "no data": _header(36, b"atad"),
     "reversed": lambda content: content[::-1],
 }
@@ -125,14 +122,14 @@ def test_a_file_that_is_no_audio_is_said_with_its_place(
     file = corpus / "audio" / "train-1.wav"
     file.write_bytes(AUDIO[damage](file.read_bytes()))
     if command == "run":
-        errors = refuse_run(refuse, tmp_path)
+        errors = _refuse_run(refuse, tmp_path)
         assert "train.jsonl:2: 'train-1': " in errors
     else:
         errors = refuse("transcribe", file, "--study", _file(tmp_path, trained))
     assert "train-1.wav" in errors or "long" in errors
 
 
-def refuse_run(refuse: Refuse, tmp_path: Path) -> str:
+def _refuse_run(refuse: Refuse, tmp_path: Path) -> str:
     """`run` keeps the features that it could compute: the cache lies elsewhere here."""
     elsewhere = tmp_path.parent / f"{tmp_path.name}-runs"
     return refuse("run", TINY, *_options(tmp_path), "-o", f"runs={elsewhere}")
@@ -144,7 +141,7 @@ def test_samples_that_are_no_numbers_are_said(
 ) -> None:
     samples = np.full(16000, value, dtype=np.float32)
     soundfile.write(corpus / "audio" / "train-1.wav", samples, 16000, subtype="FLOAT")
-    assert "not finite numbers" in refuse_run(refuse, tmp_path)
+    assert "not finite numbers" in _refuse_run(refuse, tmp_path)
 
 
 # ── Databases ────────────────────────────────────────────────────────────────────────────
@@ -222,15 +219,13 @@ DATABASES: dict[str, Callable[[Path], None]] = {
     "broken pages": _bytes(lambda content: content[:4096] + b"\xff" * (len(content) - 4096)),
     "a folder": _folder,
     "another program's": _fresh("CREATE TABLE notes (text TEXT)"),
-    "no tables": _fresh("PRAGMA user_version = 7"),
     "a newer schema": _sql("UPDATE alembic_version SET version_num = 'v9.9.9.a'"),
-    "a newer Optuna's": _sql("UPDATE version_info SET schema_version = 99"),
     "without trials": _sql("DROP TABLE trials"),
     "without attributes": _sql("DELETE FROM study_user_attributes"),
     "another study's": _other_study,
     "an empty study's": _empty_study,
 }
-READERS = ["report", "status", "sync", "finalists", "transcribe"]
+READERS = ["report", "sync", "transcribe"]
 
 
 @pytest.mark.parametrize("damage", DATABASES)
@@ -240,6 +235,53 @@ def test_a_database_that_is_no_study_is_said(
 ) -> None:
     study = _file(tmp_path, trained)
     DATABASES[damage](trained.folder / "study.db")
-    given = ["transcribe", "a.wav", "--study", study] if command == "transcribe" else [command, study]
+    given = (
+        ["transcribe", "a.wav", "--study", study] if command == "transcribe" else [command, study]
+    )
     errors = refuse(*given, "-o", "tracking.enabled=true")
     assert "study" in errors
+
+
+# ── Weights and tokens ───────────────────────────────────────────────────────────────────
+
+WEIGHTS: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda content: b"",
+    "text": lambda content: b"no weights\n" * 100,
+    "cut off": lambda content: content[: len(content) // 2],
+    "zeros": lambda content: bytes(len(content)),
+    "a lost bit": lambda content: content[:9000] + bytes([content[9000] ^ 1]) + content[9001:],
+    "a pickle": lambda content: pickle.dumps({"encoder": [1.0]}),
+    "another archive": lambda content: (TINY.parent / "nowhere.zip").name.encode(),
+}
+
+
+@pytest.mark.parametrize("damage", WEIGHTS)
+def test_weights_that_are_damaged_are_said(
+    tmp_path: Path, refuse: Refuse, trained: StudyConfig, damage: str
+) -> None:
+    for file in trained.folder.rglob("best.pt"):
+        file.write_bytes(WEIGHTS[damage](file.read_bytes()))
+    write_tone(tmp_path / "a.wav", 1.0)
+    errors = refuse("transcribe", tmp_path / "a.wav", "--study", _file(tmp_path, trained))
+    assert "best.pt is damaged" in errors
+
+
+def test_weights_of_another_network_are_said(
+    tmp_path: Path, refuse: Refuse, trained: StudyConfig
+) -> None:
+    for file in trained.folder.rglob("best.pt"):
+        torch.save({"encoder": torch.zeros(3)}, file)
+    write_tone(tmp_path / "a.wav", 1.0)
+    errors = refuse("transcribe", tmp_path / "a.wav", "--study", _file(tmp_path, trained))
+    assert "best.pt: is not of the network" in errors
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[1]", b"{}", b"a"])
+def test_tokens_that_are_damaged_are_said(
+    tmp_path: Path, refuse: Refuse, trained: StudyConfig, content: bytes
+) -> None:
+    for file in (trained.folder / "tokens").iterdir():
+        file.write_bytes(content)
+    write_tone(tmp_path / "a.wav", 1.0)
+    errors = refuse("transcribe", tmp_path / "a.wav", "--study", _file(tmp_path, trained))
+    assert "tokens" in errors or "best.pt" in errors
