@@ -290,6 +290,7 @@ def _provenance(record: StudyRecord) -> dict[str, Any]:
         "versions": record.versions,
         "git_commit": record.git_commit,
         "hardware": record.hardware,
+        "changes": record.changes,
         "fingerprint": record.corpus.get("fingerprint"),
         "corpus_warnings": [str(item) for item in warnings] if isinstance(warnings, list) else [],
         "spent": spent.reset_index().to_dict("records"),

@@ -85,6 +85,9 @@ class StudyRecord:
     hardware: str | None
     """The machine, in words."""
 
+    changes: list[str]
+    """What changed while the study ran, such as its corpus, in sentences."""
+
     searched: dict[str, Searched]
     """What was varied: the six first, then the nuisance hyperparameters."""
 
@@ -152,6 +155,7 @@ def read_study(storage: str | BaseStorage, study_name: str) -> StudyRecord:
         versions={key: str(value) for key, value in _dict(attributes.get("versions")).items()},
         git_commit=_text(attributes.get("git_commit")),
         hardware=_text(attributes.get("hardware")),
+        changes=[str(change) for change in attributes.get("changes") or []],
         searched=searched,
         trials=trials_frame(trials, [name for name in searched if name not in SIX]),
         curves=curves_frame(trials),

@@ -41,16 +41,29 @@ INTERRUPTED = 130
 FAILED = 1
 
 
-def run(config: StudyConfig, console: Console, arguments: str = "") -> int:
+def run(
+    config: StudyConfig,
+    console: Console,
+    arguments: str = "",
+    *,
+    accept_changed_corpus: bool = False,
+) -> int:
     """Run a study to its end, or go on with it; returns an exit code.
 
-    `arguments` are those with which other commands find the same study.
+    `arguments` are those with which other commands find the same study. With
+    `accept_changed_corpus` it goes on although its corpus is not what it was, which is recorded.
     """
     device = choose_device(config.device).type
     check_url(config.storage_url)  # before the speech is prepared, which can take hours
     tracking_uri(config.runs, config.tracking.uri)
     dataset = _open_dataset(config, console)
-    study = create_study(config, _attributes(config, dataset, device))
+    study = create_study(
+        config,
+        _attributes(config, dataset, device),
+        accept_changed_corpus=accept_changed_corpus,
+    )
+    for change in study.user_attrs.get("changes", []):
+        console.print(f"warning: {change}", highlight=False, soft_wrap=True)
     dataset.tokenizer.save(config.folder / TOKENS)  # with it, trained networks need no corpus
     experiment = sync.open_experiment(config, study)
     lost = Watcher(study).reclaim()

@@ -24,7 +24,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from pydantic import ValidationError
 
-from study.config import SEARCHABLE, StudyConfig
+from study.config import SEARCHABLE, StudyConfig, known_keys
 from study.connection import open_storage
 from study.errors import InputError
 from study.leases import alone
@@ -75,11 +75,15 @@ def open_study(config: StudyConfig, storage: BaseStorage | None = None) -> optun
         ) from None
 
 
-def create_study(config: StudyConfig, attributes: dict[str, Any]) -> optuna.Study:
+def create_study(
+    config: StudyConfig, attributes: dict[str, Any], *, accept_changed_corpus: bool = False
+) -> optuna.Study:
     """Create a study with all its trials waiting, or open it and add the trials that it lacks.
 
     `attributes` describe the study to its readers; `corpus.fingerprint` among them must be that
-    with which the study began. Raises `InputError` where the study was begun with other settings.
+    with which the study began, unless `accept_changed_corpus`. That, and other code than before, is
+    kept for its readers under `changes`. Raises `InputError` where the study was begun with other
+    settings.
     """
     config.folder.mkdir(parents=True, exist_ok=True)
     storage = open_storage(config)
@@ -90,7 +94,9 @@ def create_study(config: StudyConfig, attributes: dict[str, Any]) -> optuna.Stud
         begun = study.user_attrs
         plain = config.model_dump(mode="json")
         if "config" in begun:
-            _refuse_changes(config, begun, plain, attributes)
+            _refuse_changes(config, begun, plain, attributes, accept_changed_corpus)
+            if changes := _changes(study, attributes):
+                attributes = {**attributes, "changes": [*begun.get("changes", []), *changes]}
         created = begun.get("created", datetime.now(UTC).isoformat())
         for name, value in {**attributes, "created": created, "config": plain}.items():
             study.set_user_attr(name, value)
@@ -98,20 +104,53 @@ def create_study(config: StudyConfig, attributes: dict[str, Any]) -> optuna.Stud
     return study
 
 
+def _changes(study: optuna.Study, attributes: dict[str, Any]) -> list[str]:
+    """What else is not as it was when the study went on last, in sentences for its readers."""
+    begun = study.user_attrs
+    finished = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+    sentences = []
+    for what, before, now in (
+        (
+            "speech or transcripts of the corpus",
+            begun.get("corpus", {}).get("fingerprint"),
+            attributes["corpus"]["fingerprint"],
+        ),
+        ("code of network, data or training", begun.get("code"), attributes.get("code")),
+    ):
+        if None not in (before, now) and before != now:
+            sentences.append(
+                f"After {finished} trials the {what} changed (fingerprint {before}, then {now}): "
+                "trials before and after that may not be comparable."
+            )
+    return sentences
+
+
 def _refuse_changes(
-    config: StudyConfig, begun: dict[str, Any], plain: dict[str, Any], attributes: dict[str, Any]
+    config: StudyConfig,
+    begun: dict[str, Any],
+    plain: dict[str, Any],
+    attributes: dict[str, Any],
+    accept_changed_corpus: bool,
 ) -> None:
     try:  # keys that this version has and that one had not are at their defaults
         known = StudyConfig.model_validate(begun["config"]).model_dump(mode="json")
     except ValidationError:
         known = begun["config"]
+        _refuse_unknown_keys(config, begun, plain)
     changes = [
         f"{path} was {json.dumps(before)} and is now {json.dumps(now)}"
         for path, before, now in _differences(known, plain)
     ]
     before = begun.get("corpus", {}).get("fingerprint")
     if before is not None and before != attributes["corpus"]["fingerprint"]:
-        changes.append("the corpus has other audio or transcripts than it had")
+        if not accept_changed_corpus and not changes:
+            raise InputError(
+                f"the corpus of the study '{config.name}' has other audio or transcripts than when "
+                "the study began: put it back, give the study another name (-o name=…), or go on "
+                "and have the report say so (run --accept-changed-corpus)"
+            )
+        if not accept_changed_corpus:
+            changes.append("the corpus has other audio or transcripts than it had")
     if changes:
         raise InputError(
             [
@@ -119,6 +158,23 @@ def _refuse_changes(
                 "its trials could not be compared: set them back, or give the study another name "
                 f"(-o name=…): {'; '.join(changes)}"
             ]
+        )
+
+
+def _refuse_unknown_keys(config: StudyConfig, begun: dict[str, Any], plain: dict[str, Any]) -> None:
+    """Raise `InputError` where a study has settings that this version does not know."""
+    unknown = [
+        path
+        for path, _, now in _differences(begun["config"], plain)
+        if now is None and path not in known_keys()
+    ]
+    if unknown:
+        version = begun.get("versions", {}).get("conformer-study")
+        named = f" ({version})" if version else ""
+        raise InputError(
+            f"the study '{config.name}' was begun by another version of this program{named}, with "
+            f"settings that this one does not know ({', '.join(unknown)}): use that version, or "
+            "give the study another name (-o name=…)"
         )
 
 

@@ -50,6 +50,13 @@ def run(
     override: Overrides = None,
     workers: Workers = None,
     device: Device = None,
+    accept_changed_corpus: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changed-corpus",
+            help="Go on although the corpus is not what it was; the report says so.",
+        ),
+    ] = False,
 ) -> None:
     """Run a study, or go on with it where it stopped.
 
@@ -58,7 +65,13 @@ def run(
     from study.runner import run as run_study
 
     config = load_study(file, override, workers=workers, device=device)
-    raise typer.Exit(run_study(config, console(), as_given(file, override)))
+    code = run_study(
+        config,
+        console(),
+        as_given(file, override),
+        accept_changed_corpus=accept_changed_corpus,
+    )
+    raise typer.Exit(code)
 
 
 @app.command(rich_help_panel=PANEL)

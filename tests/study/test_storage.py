@@ -8,6 +8,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+import reports
 from study.config import StudyConfig
 from study.errors import InputError
 from study.leases import claim
@@ -45,6 +46,30 @@ def test_a_corpus_that_changed_is_refused(tmp_path: Path) -> None:
         create_study(tiny(tmp_path), {"corpus": {"fingerprint": "xyz"}})
 
 
+def test_a_corpus_that_changed_can_be_accepted_and_is_recorded(tmp_path: Path) -> None:
+    study = create_study(tiny(tmp_path), ATTRIBUTES)
+    study.tell(study.ask(), 0.5)
+    changed = {"corpus": {"fingerprint": "xyz"}}
+    for _ in range(2):  # once accepted, it is the corpus of the study
+        create_study(tiny(tmp_path), changed, accept_changed_corpus=True)
+    create_study(tiny(tmp_path), changed)
+    (sentence,) = study.user_attrs["changes"]
+    assert "After 1 trials the speech or transcripts of the corpus changed" in sentence
+    assert "(fingerprint abc, then xyz)" in sentence
+    reports.write(study._storage, "tiny", tmp_path / "report")
+    for page in ("index.html", "report.md"):
+        text = (tmp_path / "report" / page).read_text(encoding="utf-8")
+        assert "Changed meanwhile" in text
+        assert "then xyz" in text
+
+
+def test_code_that_changed_is_recorded(tmp_path: Path) -> None:
+    study = create_study(tiny(tmp_path), {**ATTRIBUTES, "code": "one"})
+    create_study(tiny(tmp_path), {**ATTRIBUTES, "code": "other"})
+    (sentence,) = study.user_attrs["changes"]
+    assert "the code of network, data or training changed" in sentence
+
+
 def test_settings_without_influence_may_change(tmp_path: Path) -> None:
     create_study(tiny(tmp_path), ATTRIBUTES)
     create_study(tiny(tmp_path, "launcher.workers=3", "tracking.enabled=false"), ATTRIBUTES)
@@ -57,6 +82,9 @@ def test_a_study_of_a_version_with_fewer_keys_goes_on(config: StudyConfig) -> No
     study.set_user_attr("config", older)
     create_study(config, ATTRIBUTES)
     study.set_user_attr("config", {**older, "seed": 5, "removed": True})
+    with pytest.raises(InputError, match=r"does not know \(removed\): use that version"):
+        create_study(config, ATTRIBUTES)
+    study.set_user_attr("config", {**older, "seed": 5})
     with pytest.raises(InputError, match="seed was 5 and is now 0"):
         create_study(config, ATTRIBUTES)
 
