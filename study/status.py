@@ -24,6 +24,7 @@ from study.config import StudyConfig
 from study.invocation import command
 from study.leases import lost
 from study.progress import Watch, duration_in_words, outcome_in_words, seconds_of, shape_in_words
+from study.pruner import is_paused
 
 POLL = 1.0
 """Seconds between looks at the storage."""
@@ -99,7 +100,7 @@ class Status:
         title = Text.assemble((watch.config.name, "bold"), f" · {self.state}")
         if self.workers:
             title.append(f" · {self._alive()}")
-        begun = [trial for trial in watch.trials if trial.state != TrialState.WAITING]
+        begun = [t for t in watch.trials if t.state != TrialState.WAITING or is_paused(t)]
         shown = begun if rows is None else _latest(begun, rows)
         parts: list[RenderableType] = [
             title,
@@ -111,7 +112,7 @@ class Status:
         if len(shown) < len(begun):
             hidden = len(begun) - len(shown)
             parts.insert(-1, Text(f"  … {hidden} earlier trials", style="dim"))
-        if watch.waiting:
+        if self._waiting():
             parts.append(Text(f"  {self._waiting()}", style="dim"))
         return Group(*parts)
 
@@ -145,14 +146,14 @@ class Status:
         return f"{len(self.workers)} worker{'s' * (len(self.workers) != 1)} alive"
 
     def _waiting(self) -> str:
-        """How many trials of which phase wait."""
+        """How many trials of which phase wait that nobody has begun; empty where none do."""
         counts = Counter(
             trial.user_attrs.get("phase", "?")
             for trial in self.watch.trials
-            if trial.state == TrialState.WAITING
+            if trial.state == TrialState.WAITING and not is_paused(trial)
         )
         listed = ", ".join(f"{count} {phase}" for phase, count in counts.items())
-        return f"waiting: {listed}"
+        return f"waiting: {listed}" if listed else ""
 
     def advice(self) -> str:
         """What to do next; empty while it runs."""

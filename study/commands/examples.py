@@ -29,6 +29,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "transcribe talk.mp3 --study studies/so762.yaml --segments",
         "transcribe a.flac b.ogg --json --greedy",
     ),
+    "register": ("register", "register studies/so762.yaml --name so762 --alias champion"),
     "corpus": ("corpus", "corpus studies/so762.yaml -o corpus.folder=PATH"),
     "count": (
         "count conformer-s espnet-ksponspeech",

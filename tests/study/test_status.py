@@ -135,6 +135,17 @@ def test_an_interrupted_study_says_how_to_go_on(running: tuple[optuna.Study, Stu
     assert "waiting: 1 explore, 3 refine" in text
 
 
+def test_a_trial_that_is_paused_at_a_rung_is_in_the_table(tmp_path: Path) -> None:
+    config = _config(tmp_path)
+    study = _begin(config)
+    trial = _train(study, config, 1)
+    trial.set_user_attr("paused", 1)
+    hand_back(study, trial._trial_id)
+    text = _text(study, config)
+    assert re.search(r"0 explore +paused", text)
+    assert "waiting: 3 explore, 3 refine" in text
+
+
 def test_a_finished_study_says_so_and_names_its_report(tmp_path: Path) -> None:
     config = _config(
         tmp_path, "explore.trials=1", "refine.trials=0", "anchors=[]", "finalists.top=0"
