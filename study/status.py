@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -32,8 +31,10 @@ OTHER_LINES = 7
 """Lines of the display that are no trials."""
 LEAST_ROWS = 3
 """Trials that are shown on however low a terminal."""
-NAME_AFTER = 75
-"""Columns of a line before the name of an anchor or a finalist, which is cut to what is left."""
+COLUMNS = ("trial", "phase", "state", "shape", "WER", "eval", "for", "")
+"""Of the table; the last is the name of an anchor or a finalist, which is cut to what is left."""
+LEAST_NAME = 4
+"""Characters of that, on however narrow a terminal."""
 
 STYLES = {
     "finished": "green",
@@ -118,29 +119,32 @@ class Status:
 
     def _table(self, trials: list[FrozenTrial]) -> Table:
         table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", pad_edge=False)
-        room = max(4, self.watch.console.width - NAME_AFTER)
-        for name, justify in (("trial", "right"), ("phase", "left"), ("state", "left"),
-                              ("shape", "left"), ("WER", "right"), ("eval", "right"),
-                              ("for", "right")):  # fmt: skip
-            table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-        table.add_column("", no_wrap=True, overflow="ellipsis", max_width=room)
-        for trial in trials:
-            outcome = self.outcome(trial)
-            table.add_row(*self._row(trial, outcome), style=STYLES.get(outcome, ""))
+        outcomes = [self.outcome(trial) for trial in trials]
+        rows = [COLUMNS, *(tuple(map(self._row, trials, outcomes)))]
+        widths = [max(map(len, cells)) + 1 for cells in list(zip(*rows, strict=True))[:-1]]
+        for name in COLUMNS[:-1]:
+            left = name in ("phase", "state", "shape")
+            table.add_column(name, justify="left" if left else "right", no_wrap=True)
+        room = max(LEAST_NAME, self.watch.console.width - sum(widths))
+        table.add_column(COLUMNS[-1], no_wrap=True, overflow="ellipsis", max_width=room)
+        for row, outcome in zip(rows[1:], outcomes, strict=True):
+            table.add_row(*row, style=STYLES.get(outcome, ""))
         return table
 
-    def _row(self, trial: FrozenTrial, outcome: str) -> Iterator[str]:
+    def _row(self, trial: FrozenTrial, outcome: str) -> tuple[str, ...]:
         attributes = trial.user_attrs
         evaluations = attributes.get("evaluations", [])
-        yield str(trial.number)
-        yield attributes.get("phase", "")
-        yield outcome
-        yield shape_in_words(attributes["config"]) if "config" in attributes else ""
         best = min((e["wer"] for e in evaluations), default=None)
-        yield "" if best is None else f"{best:.1%}"
-        yield f"{len(evaluations)}/{self.watch.evaluations}"
-        yield duration_in_words(seconds_of(trial))
-        yield attributes.get("anchor") or attributes.get("finalist", "")
+        return (
+            str(trial.number),
+            attributes.get("phase", ""),
+            outcome,
+            shape_in_words(attributes["config"]) if "config" in attributes else "",
+            "" if best is None else f"{best:.1%}",
+            f"{len(evaluations)}/{self.watch.evaluations}",
+            duration_in_words(seconds_of(trial)),
+            attributes.get("anchor") or attributes.get("finalist", ""),
+        )
 
     def _alive(self) -> str:
         return f"{len(self.workers)} worker{'s' * (len(self.workers) != 1)} alive"
