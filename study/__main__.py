@@ -29,9 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for commands in (studies, watching, machines, answers, winner, corpora, networks):
-    for command in commands.app.registered_commands:
-        assert command.callback is not None
-        command.epilog = examples.epilog(command.name or command.callback.__name__)
+    examples.attach(commands.app)
     app.add_typer(commands.app)
 
 

@@ -107,9 +107,14 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("document", "command"), OURS)
 def test_every_command_of_the_documents_is_understood(document: str, command: str) -> None:
+    group: Any = _GROUP
     name, *arguments = shlex.split(command)
-    if name != "--help":
-        _GROUP.commands[name].make_context(name, arguments)
+    while name != "--help":  # which no context survives
+        group = group.commands[name]
+        if not hasattr(group, "commands"):
+            group.make_context(name, arguments)
+            break
+        name, *arguments = arguments
 
 
 def test_the_commands_of_the_documents_do_what_they_say(

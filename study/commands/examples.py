@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import typer
+
 from study.invocation import program
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
@@ -30,6 +32,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "transcribe a.flac b.ogg --json --greedy",
     ),
     "register": ("register", "register studies/so762.yaml --name so762 --alias champion"),
+    "export espnet": ("export espnet", "export espnet studies/so762.yaml --to winner"),
     "corpus": ("corpus", "corpus studies/so762.yaml -o corpus.folder=PATH"),
     "count": (
         "count conformer-s espnet-ksponspeech",
@@ -38,7 +41,13 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 }
 
 
-def epilog(name: str) -> str | None:
-    """What the help of a command ends with; None where it has no examples."""
-    lines = [f"`{program()} {example}`" for example in EXAMPLES.get(name, ())]
-    return "\n\n".join(["**Examples**", *lines]) if lines else None
+def attach(app: typer.Typer, group: str = "") -> None:
+    """Let the help of the commands of an app end with their examples, and of the groups in it."""
+    for command in app.registered_commands:
+        assert command.callback is not None
+        name = command.name or command.callback.__name__
+        lines = [f"`{program()} {example}`" for example in EXAMPLES.get(f"{group}{name}", ())]
+        command.epilog = "\n\n".join(["**Examples**", *lines]) if lines else None
+    for inner in app.registered_groups:
+        assert inner.typer_instance is not None
+        attach(inner.typer_instance, f"{group}{inner.name} ")

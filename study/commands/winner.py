@@ -124,10 +124,7 @@ def export_to_espnet(
         Path | None, typer.Option(help="The folder to write; by default in the study's folder.")
     ] = None,
 ) -> None:
-    """Write the network that a study recommends as ESPnet's config and checkpoint.
-
-    For example: export espnet my.yaml --to winner
-    """
+    """Write the network that a study recommends as ESPnet's config and checkpoint."""
     from study import winner
     from study.export import export_espnet, expressible
 

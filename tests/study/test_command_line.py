@@ -22,7 +22,13 @@ HEAVY = ("torch", "optuna", "mlflow", "pandas", "scipy", "sqlalchemy", "pydantic
 
 _GROUP: Any = get_command(__main__.app)
 COMMANDS: dict[str, Any] = _GROUP.commands
-VISIBLE = [name for name, command in COMMANDS.items() if not command.hidden]
+LEAVES: dict[str, Any] = {
+    f"{name} {inner}".strip(): leaf
+    for name, command in COMMANDS.items()
+    for inner, leaf in getattr(command, "commands", {"": command}).items()
+}
+"""Commands, and those of groups, by what is typed."""
+VISIBLE = [name for name, command in LEAVES.items() if not command.hidden]
 
 
 def _call(
@@ -58,13 +64,13 @@ def test_every_command_has_examples_and_each_parses(name: str) -> None:
     examples = EXAMPLES[name]
     assert examples
     for example in examples:
-        called, *arguments = shlex.split(example)
-        assert called == name
-        COMMANDS[name].make_context(called, arguments)  # raises on what it does not understand
+        assert f"{example} ".startswith(f"{name} ")
+        arguments = shlex.split(example.removeprefix(name))
+        LEAVES[name].make_context(name, arguments)  # raises on what it does not understand
 
 
 def test_there_are_no_examples_of_commands_that_are_gone() -> None:
-    assert set(EXAMPLES) <= set(COMMANDS)
+    assert set(EXAMPLES) <= set(LEAVES)
 
 
 @pytest.mark.parametrize("name", VISIBLE)
@@ -72,7 +78,7 @@ def test_the_help_of_every_command_fits_80_columns_and_ends_with_its_examples(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    code, output, _ = _call(monkeypatch, capsys, name, "--help")
+    code, output, _ = _call(monkeypatch, capsys, *name.split(), "--help")
     assert code == 0
     assert max(map(len, output.splitlines())) <= 80
     words = " ".join(output.partition("Examples")[2].split())
@@ -88,7 +94,10 @@ def test_the_help_names_every_command_in_one_line_and_the_exit_codes(
     code, output, _ = _call(monkeypatch, capsys, *arguments)
     assert code == 0
     rows = [line.strip("│ ").split(" ")[0] for line in output.splitlines() if line[:1] == "│"]
-    assert rows == ["--help", *VISIBLE]  # a row that is continued would begin with something else
+    assert rows == [
+        "--help",
+        *(n for n, command in COMMANDS.items() if not command.hidden),
+    ]  # a row that is continued would begin with something else
     assert "0 done · 1 the study could not finish · 2 something to mend" in output
 
 
