@@ -16,6 +16,7 @@ of a large matrix product.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -33,9 +34,10 @@ from study.config import StudyConfig
 from study.config_file import load
 from study.data.batches import Batches
 from study.data.dataset import Dataset
+from study.launchers import environment
 from study.training.config import TrainingConfig
 from study.training.evaluation import recognise
-from study.training.loop import EVALUATION_BATCH, cost_on, total_steps
+from study.training.loop import cost_on, evaluation_seconds, total_steps
 from study.training.optimiser import Optimiser
 from study.training.step import Stepper
 from study.worker import choose_device, open_dataset
@@ -98,7 +100,7 @@ class Harness:
 
     def evaluation_seconds(self) -> float:
         """The seconds of one evaluation on all of dev."""
-        dev = Batches(self.dataset.splits["dev"], EVALUATION_BATCH * self.training.batch_seconds)
+        dev = Batches(self.dataset.splits["dev"], evaluation_seconds(self.training))
         started = self.clock()
         recognise(self.recogniser, dev, self.dataset.tokenizer, self.device)
         return self.clock() - started
@@ -185,6 +187,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--steps", type=int, default=10, help="steps of a turn")
     arguments = parser.parse_args()
+    if "GLIBC_TUNABLES" not in os.environ:  # both loops get the memory that a worker gets
+        os.execve(sys.executable, sys.orig_argv, environment())  # noqa: S606
     torch.set_num_threads(1)  # as many as a worker uses
     config = load(arguments.study, arguments.overrides)
     device = choose_device(arguments.device)

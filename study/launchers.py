@@ -11,6 +11,20 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+MEMORY = "glibc.malloc.hugetlb=1:glibc.malloc.top_pad=67108864" + "".join(
+    f":glibc.malloc.{name}_threshold={size}"
+    for name, size in (("mmap", 1 << 30), ("trim", 1 << 32))
+)
+"""How glibc gives memory to a worker: in huge pages, and kept once it has them.
+
+Each training step frees and allocates the same tensors; handed back to the system in between, they
+are page faults again, a tenth of a step on the CPU. Other C libraries ignore this."""
+
+
+def environment() -> dict[str, str]:
+    """The environment of a worker; what the user has set wins."""
+    return {"GLIBC_TUNABLES": MEMORY, **os.environ}
+
 
 def local(file: Path, workers: int, logs: Path) -> list[subprocess.Popen[bytes]]:
     """Start processes on this machine, each with a log file of its own.
@@ -30,6 +44,7 @@ def local(file: Path, workers: int, logs: Path) -> list[subprocess.Popen[bytes]]
                     stdout=log,
                     stderr=log,
                     start_new_session=True,
+                    env=environment(),
                 )
             )
     return processes

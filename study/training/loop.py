@@ -38,6 +38,8 @@ READ_EVERY = 50
 """Steps after which a GPU is asked for its losses, so that a diverged trial ends soon."""
 EVALUATION_BATCH = 4
 """Seconds of audio in an evaluation batch, in units of a training batch: there are no gradients."""
+EVALUATION_SECONDS = 300.0
+"""And at least so many: greedy decoding takes as long for one utterance as for a hundred."""
 
 
 class Interrupted(Exception):
@@ -103,7 +105,7 @@ def train(
         yield Evaluation(**finished)
 
     batches = Batches(dataset.splits["train"], training.batch_seconds)
-    dev = Batches(dataset.splits["dev"], EVALUATION_BATCH * training.batch_seconds)
+    dev = Batches(dataset.splits["dev"], evaluation_seconds(training))
     steps = total_steps(network, training, dataset, batches)
     stepper = Stepper(recogniser, optimiser, training, steps, device)
     best = min((e["wer"] for e in progress.evaluations), default=math.inf)
@@ -145,6 +147,11 @@ def train(
             weights.write(folder / "best.pt", recogniser.state_dict())
         checkpoint.save(file, identity, progress, recogniser, optimiser)
         yield evaluation
+
+
+def evaluation_seconds(training: TrainingConfig) -> float:
+    """Seconds of audio in a batch that is recognised."""
+    return max(EVALUATION_BATCH * training.batch_seconds, EVALUATION_SECONDS)
 
 
 def total_steps(
