@@ -37,10 +37,17 @@ class CTC(nn.Module):
         """Negative log likelihood of the tokens, summed over the batch and divided by B.
 
         memory `(B, T, D)`, tokens `(B, U)` with any value in the padding. An utterance that cannot
-        be aligned counts as zero.
+        be aligned counts as zero. Lengths may be on the host, where the kernel reads them.
         """
+        return self.loss_of(self.log_probabilities(memory), lengths, tokens, token_lengths)
+
+    @staticmethod
+    def loss_of(
+        log_probabilities: Tensor, lengths: Tensor, tokens: Tensor, token_lengths: Tensor
+    ) -> Tensor:
+        """The same of what `log_probabilities` gave, `(B, T, V)`."""
         loss = functional.ctc_loss(
-            self.log_probabilities(memory).transpose(0, 1),  # (T, B, V)
+            log_probabilities.transpose(0, 1),  # (T, B, V)
             tokens.clamp(min=BLANK),
             lengths,
             token_lengths,
@@ -48,7 +55,7 @@ class CTC(nn.Module):
             reduction="sum",
             zero_infinity=True,
         )
-        return loss / memory.shape[0]
+        return loss / log_probabilities.shape[0]
 
     @torch.no_grad()
     def decode(self, memory: Tensor, lengths: Tensor) -> list[list[int]]:

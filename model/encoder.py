@@ -114,11 +114,7 @@ class ConformerBlock(nn.Module):
         `(B, T', 1)` is 1 for valid frames and 0 for it.
         """
         drop = self.dropout
-        scale = 1.0
-        if self.training and self.stochastic_depth:
-            if torch.rand(()) < self.stochastic_depth:  # drawn on the host: no device is waited for
-                return x
-            scale = 1 / (1 - self.stochastic_depth)
+        scale = 1 / (1 - self.stochastic_depth) if self.training else 1.0
         step = scale * (0.5 if self.macaron else 1.0)
         if self.macaron:
             x = x + step * drop(self.macaron_feed_forward(self.norm_macaron(x)))
@@ -142,6 +138,7 @@ class ConformerEncoder(nn.Module):
         self.dropout = Dropout(config.positional_dropout)
         self.blocks = nn.ModuleList(ConformerBlock(config) for _ in range(config.encoder_layers))
         self.norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.stochastic_depth = config.stochastic_depth
 
     def forward(
         self, features: Tensor, lengths: Tensor, *, ragged: bool = True
@@ -163,5 +160,12 @@ class ConformerEncoder(nn.Module):
             valid = valid_frames(lengths, x.shape[1])  # (B, T')
             keys, frames = hidden(valid)[:, None, None, :], valid.unsqueeze(-1).to(x.dtype)
         for block in self.blocks:
-            x = block(x, positions, keys, frames)
+            if not self._skips():
+                x = block(x, positions, keys, frames)
         return self.norm(x), lengths
+
+    def _skips(self) -> bool:
+        """Whether this training step skips a block; drawn on the host: no device is waited for."""
+        return bool(
+            self.training and self.stochastic_depth and torch.rand(()) < self.stochastic_depth
+        )

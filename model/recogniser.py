@@ -21,6 +21,7 @@ from model.config import Decoding, NetworkConfig, decoding_conflicts
 from model.ctc import CTC
 from model.decoder import AttentionDecoder
 from model.encoder import ConformerEncoder
+from model.subsampling import subsampled_length
 from model.transducer import Transducer
 
 DECODERS: dict[str, type[AttentionDecoder | Transducer]] = {
@@ -81,13 +82,23 @@ class Recogniser(nn.Module):
         return self.encoder(normalised, lengths, ragged=ragged)
 
     def losses(
-        self, memory: Tensor, lengths: Tensor, tokens: Tensor, token_lengths: Tensor
+        self,
+        memory: Tensor,
+        lengths: Tensor,
+        tokens: Tensor,
+        token_lengths: Tensor,
+        on_host: tuple[Tensor, Tensor] | None = None,
     ) -> Losses:
-        """The losses of encoded utterances; tokens `(B, U)` padded with -1."""
+        """The losses of encoded utterances; tokens `(B, U)` padded with -1.
+
+        `on_host` is both lengths again, on the host, where CTC's kernel reads them: it would wait
+        for a GPU to get them from there.
+        """
         decoder = self.decoder.loss(memory, lengths, tokens, token_lengths)
         if self.ctc is None:
             return Losses(total=decoder, ctc=None, decoder=decoder)
-        ctc = self.ctc.loss(memory, lengths, tokens, token_lengths)
+        frames, counts = on_host or (lengths, token_lengths)
+        ctc = self.ctc.loss(memory, frames, tokens, counts)
         weight = self.config.ctc_weight
         return Losses(total=weight * ctc + (1 - weight) * decoder, ctc=ctc, decoder=decoder)
 
@@ -99,10 +110,16 @@ class Recogniser(nn.Module):
         token_lengths: Tensor,
         *,
         ragged: bool = True,
+        on_host: tuple[Tensor, Tensor] | None = None,
     ) -> Losses:
-        """The losses of a batch: features `(B, T, F)`, tokens `(B, U)` padded with -1."""
+        """The losses of a batch: features `(B, T, F)`, tokens `(B, U)` padded with -1.
+
+        `on_host` is both lengths again, see `losses`.
+        """
         memory, lengths = self.encode(features, lengths, ragged=ragged)
-        return self.losses(memory, lengths, tokens, token_lengths)
+        if on_host is not None:
+            on_host = subsampled_length(on_host[0]), on_host[1]
+        return self.losses(memory, lengths, tokens, token_lengths, on_host)
 
     @torch.no_grad()
     def transcribe(

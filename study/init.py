@@ -247,14 +247,15 @@ def estimate(config: StudyConfig, corpus: Corpus, device: torch.device) -> float
     frames = round(mean / HOP)
     letters = max(1, round(sum(len(u.text) for u in train.usable) / len(train.usable)))
     vocabulary = config.tokens.size or len(corpus.characters) + 3
+    lengths, token_lengths = torch.full((size,), frames), torch.full((size,), letters)
     batch = Batch(
         features=torch.randn(size, frames, config.features.mels),
-        lengths=torch.full((size,), frames),
+        lengths=lengths,
         tokens=torch.randint(3, vocabulary - 1, (size, letters)),
-        token_lengths=torch.full((size,), letters),
-        ragged=False,
+        token_lengths=token_lengths,
+        host_lengths=lengths,
+        host_token_lengths=token_lengths,
         members=list(range(size)),
-        written=size * letters,
     ).to(device)
     steps = (config.training.budget.epochs or 1) * len(train.usable) / size
     trial = sum(

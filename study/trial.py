@@ -200,6 +200,7 @@ def _begin(laboratory: Laboratory, trial: optuna.Trial, lease: Lease) -> tuple[T
         identity=identity,
         interrupted=lambda: lease.lost or laboratory.interrupted(),
         remark=lambda sentence: _remark(trial, sentence),
+        chosen=trial.set_user_attr,
     )
 
 

@@ -53,8 +53,7 @@ def work(config: StudyConfig, *, parent: int | None = None) -> int:
     logging.getLogger("study").setLevel(config.log_level.upper())
     stop = _StopRequest(parent)
     device = choose_device(config.device)
-    if device.type == "cpu":
-        torch.set_num_threads(1)  # a second thread buys a small network nothing
+    prepare_device(device, config)
     dataset = open_dataset(config)
     study = open_study(config, open_storage(config, patience=PATIENCE))
     tracker = Tracker(_experiment(config, study))
@@ -148,6 +147,17 @@ def choose_device(wanted: str) -> torch.device:
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(wanted)
+
+
+def prepare_device(device: torch.device, config: StudyConfig) -> None:
+    """Set the process up for training on a device."""
+    if device.type == "cpu":
+        torch.set_num_threads(1)  # a second thread buys a small network nothing
+    else:
+        # Its attention gives wrong gradients with some masks (pytorch/pytorch#196678).
+        torch.backends.cuda.enable_cudnn_sdp(False)
+    for variable, name in (("TORCHINDUCTOR_CACHE_DIR", "inductor"), ("TRITON_CACHE_DIR", "triton")):
+        os.environ.setdefault(variable, str((config.cache / name).absolute()))
 
 
 def open_dataset(config: StudyConfig) -> Dataset:

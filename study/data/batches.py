@@ -8,7 +8,8 @@ seed and the epoch's number alone, so that an interrupted trial continues in the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -39,23 +40,49 @@ class Batch:
     """`(B, U)`, -1 in the padding."""
     token_lengths: Tensor
     """`(B,)`."""
-    ragged: bool
-    """Whether any frame is padding."""
+    host_lengths: Tensor
+    """`lengths` once more, on the host: reading them from a GPU would wait for it."""
+    host_token_lengths: Tensor
+    """`token_lengths` once more, on the host."""
     members: list[int]
     """Which utterances of the split these are."""
-    written: int
-    """Tokens of all of them together."""
+
+    @property
+    def ragged(self) -> bool:
+        """Whether any frame is padding."""
+        return bool((self.host_lengths < self.features.shape[1]).any())
+
+    @property
+    def written(self) -> int:
+        """Tokens of all utterances together."""
+        return int(self.host_token_lengths.sum())
+
+    def pinned(self) -> Batch:
+        """The same in memory from which a GPU copies while it computes."""
+        return self._with(lambda tensor: tensor.pin_memory())
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
-        return Batch(
-            features=self.features.to(device, non_blocking=True),
-            lengths=self.lengths.to(device, non_blocking=True),
-            tokens=self.tokens.to(device, non_blocking=True),
-            token_lengths=self.token_lengths.to(device, non_blocking=True),
-            ragged=self.ragged,
-            members=self.members,
-            written=self.written,
+        return self._with(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def part(self, start: int, end: int) -> Batch:
+        """Some of its utterances, with all of its padding."""
+        rows = slice(start, end)
+        return replace(
+            self._with(lambda tensor: tensor[rows]),
+            host_lengths=self.host_lengths[rows],
+            host_token_lengths=self.host_token_lengths[rows],
+            members=self.members[rows],
+        )
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """Another batch of what is made of each tensor on the device."""
+        return replace(
+            self,
+            features=change(self.features),
+            lengths=change(self.lengths),
+            tokens=change(self.tokens),
+            token_lengths=change(self.token_lengths),
         )
 
 
@@ -82,6 +109,10 @@ class Batches:
         self.split = split
         self.lengths = split.lengths
         self.buckets = _buckets(np.array(self.lengths), int(seconds / split.hop))
+        written = np.maximum.accumulate(
+            [max(len(split.tokens[member]) for member in bucket.members) for bucket in self.buckets]
+        )  # what a bucket leaves over goes to the next one
+        self._most_tokens: list[int] = written.tolist()
 
     def __len__(self) -> int:
         """Batches of an epoch."""
@@ -117,25 +148,40 @@ class Batches:
         )
         return frames / sum(self.lengths)
 
-    def gather(self, members: list[int]) -> Batch:
-        """The features and tokens of these utterances of the split."""
+    def shape(self, members: list[int]) -> tuple[int, int] | None:
+        """Frames and tokens to which the batches of a bucket are padded alike; None if not full."""
+        longest = max(self.lengths[member] for member in members)
+        for bucket, tokens in zip(self.buckets, self._most_tokens, strict=True):
+            if longest <= bucket.frames and len(members) == bucket.size:
+                return bucket.frames, tokens
+        return None
+
+    def gather(
+        self, members: list[int], *, frames: int | None = None, tokens: int | None = None
+    ) -> Batch:
+        """The features and tokens of these utterances, padded to so many frames and tokens.
+
+        Without them, to as many as the longest has.
+        """
         split = self.split
         features = [split.store.of(split.numbers[member]) for member in members]
-        tokens = [split.tokens[member] for member in members]
-        longest = max(len(f) for f in features)
-        padded = np.zeros((len(members), longest, features[0].shape[1]), dtype=np.float32)
-        targets = np.full((len(members), max(len(t) for t in tokens)), IGNORED, dtype=np.int64)
-        for row, (frames, target) in enumerate(zip(features, tokens, strict=True)):
-            padded[row, : len(frames)] = frames
+        written = [split.tokens[member] for member in members]
+        lengths = torch.tensor([len(part) for part in features])
+        token_lengths = torch.tensor([len(part) for part in written])
+        frames, tokens = frames or int(lengths.max()), tokens or int(token_lengths.max())
+        padded = np.zeros((len(members), frames, features[0].shape[1]), dtype=np.float32)
+        targets = np.full((len(members), tokens), IGNORED, dtype=np.int64)
+        for row, (part, target) in enumerate(zip(features, written, strict=True)):
+            padded[row, : len(part)] = part
             targets[row, : len(target)] = target
         return Batch(
             features=torch.from_numpy(padded),
-            lengths=torch.tensor([len(f) for f in features]),
+            lengths=lengths,
             tokens=torch.from_numpy(targets),
-            token_lengths=torch.tensor([len(t) for t in tokens]),
-            ragged=any(len(f) < longest for f in features),
+            token_lengths=token_lengths,
+            host_lengths=lengths,
+            host_token_lengths=token_lengths,
             members=members,
-            written=sum(map(len, tokens)),
         )
 
 

@@ -33,6 +33,10 @@ class Progress:
     """Seconds spent on them."""
     evaluations: list[dict[str, Any]]
     """The evaluations so far, as plain values."""
+    execution: str | None = None
+    """How its steps are computed, once that is chosen."""
+    micro_batches: int = 1
+    """In how many parts a batch is computed, which grows where memory is short."""
 
 
 def save(
@@ -48,6 +52,8 @@ def save(
         "step": progress.step,
         "train_seconds": progress.train_seconds,
         "evaluations": progress.evaluations,
+        "execution": progress.execution,
+        "micro_batches": progress.micro_batches,
         "network": network.state_dict(),
         "optimiser": optimiser.state_dict(),
         "random": torch.get_rng_state(),
@@ -102,6 +108,8 @@ def restore(
             step=state["step"],
             train_seconds=state["train_seconds"],
             evaluations=state["evaluations"],
+            execution=state["execution"],
+            micro_batches=state["micro_batches"],
         )
     if damaged:
         remark(f"{' and '.join(damaged)} cannot be read, so it starts over")

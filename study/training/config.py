@@ -59,6 +59,10 @@ class TrainingConfig:
     """Largest 2-norm of the gradient."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of matrix products; `auto` is bfloat16 on CUDA and float32 on the CPU."""
+    execution: Literal["auto", "eager", "graphs", "compile"] = "auto"
+    """How steps are computed, which changes their speed and not what they give: operation by
+    operation, as recorded CUDA graphs, or with compiled blocks. `auto` takes what is expected to
+    be fastest for the trial, which on the CPU is `eager`."""
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     """SpecAugment."""
 

@@ -28,7 +28,10 @@ from model.recogniser import Recogniser
 from study import weights
 from study.data.batches import Batches
 from study.data.dataset import Dataset
+from study.data.resident import Feed
 from study.training import checkpoint
+from study.training.arrangement import Arrangement
+from study.training.compute import plainly
 from study.training.config import TrainingConfig
 from study.training.evaluation import recognise, write_hypotheses
 from study.training.optimiser import Optimiser
@@ -86,13 +89,57 @@ def train(
     identity: str = "",
     interrupted: Callable[[], bool] = lambda: False,
     remark: Callable[[str], None] = checkpoint.log.warning,
+    chosen: Callable[[str, object], None] = lambda name, value: None,
 ) -> Iterator[Evaluation]:
     """Train a network and yield its evaluations, those of an interrupted run before it included.
 
     `identity` names all that the result depends on: a checkpoint with another one is ignored.
-    `remark` takes what people should know of how the trial went on. Raises `Diverged`, and
-    `Interrupted` once `interrupted()` is true.
+    `remark` takes what people should know of how the trial went on, `chosen` the name and value of
+    what was decided on the way: `execution`, `execution_reason` and `micro_batches`.
+
+    Where the device runs out of memory, batches are computed in twice as many parts from the last
+    checkpoint on. Raises `torch.OutOfMemoryError` where one utterance at a time is too much,
+    `Diverged`, and `Interrupted` once `interrupted()` is true.
     """
+    micro_batches, shown = 1, 0
+    while True:
+        try:
+            for evaluation in _attempt(
+                network, training, dataset, seed=seed, device=device, folder=folder,
+                identity=identity, interrupted=interrupted, remark=remark, chosen=chosen,
+                micro_batches=micro_batches,
+            ):  # fmt: skip
+                if evaluation.evaluation > shown:
+                    shown = evaluation.evaluation
+                    yield evaluation
+            return
+        except torch.OutOfMemoryError as shortage:
+            batches = Batches(dataset.splits["train"], training.batch_seconds)
+            if micro_batches >= max(bucket.size for bucket in batches.buckets):
+                raise
+            needed = str(shortage).partition("\n")[0]
+        # Outside of the handler, whose traceback holds the tensors of the attempt.
+        micro_batches *= 2
+        remark(f"out of memory ({needed}): batches are computed in {micro_batches} parts")
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _attempt(
+    network: NetworkConfig,
+    training: TrainingConfig,
+    dataset: Dataset,
+    *,
+    seed: int,
+    device: torch.device,
+    folder: Path,
+    identity: str,
+    interrupted: Callable[[], bool],
+    remark: Callable[[str], None],
+    chosen: Callable[[str, object], None],
+    micro_batches: int,
+) -> Iterator[Evaluation]:
+    """`train` with batches in so many parts, or in as many as its checkpoint says."""
     torch.manual_seed(seed)
     mels = dataset.normalisation[0].numel()
     recogniser = Recogniser(network, mels=mels, vocabulary=dataset.tokenizer.vocabulary)
@@ -103,20 +150,43 @@ def train(
     progress = checkpoint.restore(file, identity, recogniser, optimiser, remark)
     for finished in progress.evaluations:
         yield Evaluation(**finished)
+    if len(progress.evaluations) == training.evaluations:
+        return
 
     batches = Batches(dataset.splits["train"], training.batch_seconds)
     dev = Batches(dataset.splits["dev"], evaluation_seconds(training))
     steps = total_steps(network, training, dataset, batches)
-    stepper = Stepper(recogniser, optimiser, training, steps, device)
+    if micro_batches > progress.micro_batches:
+        progress.micro_batches, progress.execution = micro_batches, None
+    feed = Feed(batches, device)
+    arrangement = Arrangement(
+        recogniser, optimiser, training, batches, feed, device, progress.micro_batches
+    )
+    if progress.execution is None:
+        choice = arrangement.choice(steps - progress.step)
+        progress.execution = choice.execution
+        chosen("execution_reason", choice.reason)
+    chosen("execution", progress.execution)
+    chosen("micro_batches", progress.micro_batches)
+    fixed = progress.execution != "eager"
+    stepper = Stepper(
+        recogniser,
+        optimiser,
+        training,
+        steps,
+        device,
+        arrangement.compute(progress.execution),
+        progress.micro_batches,
+    )
     best = min((e["wer"] for e in progress.evaluations), default=math.inf)
     for number in range(len(progress.evaluations) + 1, training.evaluations + 1):
         started = time.perf_counter()
         losses: list[float] = []
         end = round(steps * number / training.evaluations)
-        for members in _stream(batches, seed, progress.step, end):
+        for batch in feed(_stream(batches, seed, progress.step, end), fixed=fixed):
             if interrupted():
                 raise Interrupted
-            stepper.step(batches.gather(members).to(device), progress.step)
+            stepper.step(batch, progress.step)
             progress.step += 1
             if device.type == "cpu" or progress.step % READ_EVERY == 0:
                 losses += stepper.losses()
@@ -124,7 +194,8 @@ def train(
         progress.train_seconds += time.perf_counter() - started
 
         started = time.perf_counter()
-        recognition = recognise(recogniser, dev, dataset.tokenizer, device)
+        with plainly():
+            recognition = recognise(recogniser, dev, dataset.tokenizer, device)
         ctc = recognition.ctc_word_errors
         evaluation = Evaluation(
             evaluation=number,

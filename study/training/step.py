@@ -11,6 +11,7 @@ from that step on, on the device, and is found when the losses are read.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from model.recogniser import Recogniser
 from study.data.batches import Batch, spec_augment
+from study.training.compute import Autocast, Compute, Plain
 from study.training.config import TrainingConfig
 from study.training.optimiser import Optimiser
 from study.training.schedule import rate_scale
@@ -25,6 +27,14 @@ from study.training.schedule import rate_scale
 
 class Diverged(Exception):
     """The loss or its gradient is no longer a finite number."""
+
+
+def autocast(training: TrainingConfig, device: torch.device) -> Autocast:
+    """In what precision matrix products are made, as a context that can be entered many times."""
+    low = training.precision == "bfloat16" or (
+        training.precision == "auto" and device.type == "cuda"
+    )
+    return functools.partial(torch.autocast, device.type, torch.bfloat16, enabled=low)
 
 
 class Stepper:
@@ -37,13 +47,14 @@ class Stepper:
         training: TrainingConfig,
         steps: int,
         device: torch.device,
+        compute: Compute | None = None,
+        micro_batches: int = 1,
     ) -> None:
+        """`compute` is `Plain` if not given; a batch is computed in so many parts."""
         self._recogniser, self._optimiser = recogniser, optimiser
         self._training, self._steps = training, steps
-        low = training.precision == "bfloat16" or (
-            training.precision == "auto" and device.type == "cuda"
-        )
-        self._autocast = torch.autocast(device.type, torch.bfloat16, enabled=low)
+        self._compute = compute or Plain(recogniser, autocast(training, device))
+        self._micro_batches = micro_batches
         self._records: list[tuple[int, Tensor]] = []
         self._diverged = torch.zeros((), device=device)
         self.learning_rate = 0.0
@@ -53,18 +64,31 @@ class Stepper:
         training, optimiser = self._training, self._optimiser
         scale = rate_scale(number, self._steps, warmup=training.warmup, decay=training.decay)
         self.learning_rate = training.learning_rate * scale
-        features = spec_augment(batch.features, training.augmentation)
         optimiser.clear()
-        with self._autocast:
-            losses = self._recogniser(
-                features, batch.lengths, batch.tokens, batch.token_lengths, ragged=batch.ragged
-            )
-        losses.total.backward()
+        loss = self.gradients(batch)
         norm = optimiser.clip(training.gradient_clip)
-        found = torch.stack((losses.total.detach() * (len(batch.members) / batch.written), norm))
+        found = torch.stack((loss * (len(batch.members) / batch.written), norm))
         self._records.append((number, found))
         self._diverged = torch.maximum(self._diverged, (~found.isfinite().all()).float())
         optimiser.step(self.learning_rate, skip=self._diverged)
+
+    def gradients(self, batch: Batch) -> Tensor:
+        """Add the gradients of a batch's loss, in parts where memory is short; returns the loss.
+
+        What is minimised is the same with any number of parts, save that BatchNorm takes its mean
+        and variance from each part.
+        """
+        features = spec_augment(batch.features, self._training.augmentation)
+        total = len(batch.members)
+        if self._micro_batches == 1:
+            return self._compute(features, batch, 1.0)
+        size = -(-total // self._micro_batches)
+        losses = []
+        for start in range(0, total, size):
+            part = batch.part(start, start + size)
+            share = len(part.members) / total
+            losses.append(self._compute(features[start : start + size], part, share))
+        return torch.stack(losses).sum()
 
     def losses(self) -> list[float]:
         """The losses per token of the steps since the last call; raises `Diverged`."""

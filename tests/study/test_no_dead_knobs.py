@@ -42,6 +42,7 @@ SEARCHED: dict[str, Any] = {
     "search": {"encoder_layers": {"low": 1, "high": 2}},
 }
 ELSEWHERE = {
+    "training.execution": "tests/study/training/test_compute.py",
     # key -> the test that shows what it does
     "name": "tests/study/test_storage.py",
     "runs": "tests/study/test_run.py",
