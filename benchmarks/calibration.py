@@ -7,7 +7,8 @@ interactions, a best learning rate that depends on the shape, one question witho
 product's own study code searches it (`tests/reports/planted_study.py`): even sample, TPE, pruning,
 diverged trials, a SQLite file. Then its own report code answers, and the answers are marked. The
 same surfaces are used at three levels of noise. The table goes to
-`benchmarks/results/calibration.md`, every mark to `calibration.json`.
+`benchmarks/results/calibration.md`, every mark to `calibration.json`; `--tabulate` makes the first
+from the second again.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import pandas as pd
 
 from reports.landscape import Landscape, read_landscape
 from reports.record import StudyRecord, read_study
-from reports.verdicts import verdicts
+from reports.verdicts import VERDICTS, verdicts
 from study import provenance
 from tests.reports.planted import SPACE, Surface
 from tests.reports.planted_study import Formula, conduct, planted_config
@@ -134,37 +135,39 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def verdict_table(rows: list[dict[str, Any]]) -> str:
+    """Return how often each verdict was given, as a Markdown table, a row per noise."""
+    names = [name for name in VERDICTS if name != "not asked"]
+    lines = [
+        f"| seed noise, WER points | {' | '.join(names)} | "
+        "single best value named (edge or decided) |",
+        "|---:|" + "---:|" * (len(names) + 1),
+    ]
+    for noise in NOISES:
+        chosen = [r for r in rows if r["basis"] == "all" and r["noise"] == noise]
+        questions = [question for row in chosen for question in row["questions"]]
+        if not questions:
+            continue
+        named = [q["alone"] and q["verdict"] in ("decided", "at the edge") for q in questions]
+        shares = [_share([q["verdict"] == name for q in questions]) for name in names]
+        lines.append("| " + " | ".join([f"{100 * noise:.1f}", *shares, _share(named)]) + " |")
+    return "\n".join(lines)
+
+
 def _share(marks: list[bool]) -> str:
     return f"{100 * float(np.mean(marks)):.1f} %" if marks else "–"
 
 
-def main() -> None:
-    """Run the studies, print the table and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--studies", type=int, default=50, help="surfaces, each at every noise")
-    parser.add_argument("--explore", type=int, default=96)
-    parser.add_argument("--refine", type=int, default=60)
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--processes", type=int, default=2)
-    options = parser.parse_args()
-    began = time.perf_counter()
-    seeds = range(options.first_seed, options.first_seed + options.studies)
-    jobs = [(seed, noise) for seed in seeds for noise in NOISES]
-    rows: list[dict[str, Any]] = []
-    with ProcessPoolExecutor(options.processes) as pool:
-        tasks = [pool.submit(mark_study, *job, options.explore, options.refine) for job in jobs]
-        for place, task in enumerate(tasks, start=1):
-            rows += task.result()
-            print(f"\r{place} of {len(jobs)} studies", end="", flush=True)
-    minutes = (time.perf_counter() - began) / 60
+def write(made: dict[str, Any]) -> None:
+    """Write the tables of marks, and the marks themselves."""
+    rows = made["rows"]
     text = f"""# How often the answers are right
 
-Made by `python -m benchmarks.calibration --studies {options.studies} --explore {options.explore} \
---refine {options.refine} --first-seed {options.first_seed}` in {minutes:.0f} min on \
-{provenance.hardware("cpu")}.
+Made by `python -m benchmarks.calibration {made["arguments"]}` in {made["minutes"]} min on \
+{made["hardware"]}.
 
-{len(seeds)} surfaces with a known truth, each searched at {len(NOISES)} levels of noise by the \
-study's own code: {options.explore} explore trials and one anchor, {options.refine} refine \
+{made["studies"]} surfaces with a known truth, each searched at {len(NOISES)} levels of noise by \
+the study's own code: {made["explore"]} explore trials and one anchor, {made["refine"]} refine \
 trials with TPE and successive halving. Wanted: intervals cover the truth in 90 to 99 %; *decided* \
 is right in at least 95 %; a question without effect is decided in at most 5 %; the recommended \
 shape is within one standard deviation of the noise of the truly best one in at least 90 %.
@@ -174,11 +177,55 @@ shape is within one standard deviation of the noise of the truly best one in at 
 The upper rows show that trials which a sampler concentrated and a pruner let through do no harm \
 to the intervals and help the recommendation. Finalists, which the report uses as well, were not \
 part of these studies. The last column is what taking the trial with the lowest WER would have done.
+
+## Which verdicts were given
+
+{verdict_table(rows)}
+
+Few questions are *decided* because most of these surfaces slope one way: the best value is then \
+the end of its range, and the verdict *at the edge*, which asks for a wider range. One question in \
+six has no effect by construction, and others have less than the noise.
 """
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "calibration.md").write_text(text, encoding="utf-8")
-    (RESULTS / "calibration.json").write_text(json.dumps(rows) + "\n", encoding="utf-8")
-    print(f"\n{table(rows)}")
+    (RESULTS / "calibration.json").write_text(json.dumps(made) + "\n", encoding="utf-8")
+    print(f"\n{table(rows)}\n\n{verdict_table(rows)}")
+
+
+def main() -> None:
+    """Run the studies, print the tables and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--studies", type=int, default=50, help="surfaces, each at every noise")
+    parser.add_argument("--explore", type=int, default=96)
+    parser.add_argument("--refine", type=int, default=60)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--tabulate", action="store_true", help="the tables again, from the marks")
+    options = parser.parse_args()
+    if options.tabulate:
+        write(json.loads((RESULTS / "calibration.json").read_text(encoding="utf-8")))
+        return
+    began = time.perf_counter()
+    seeds = range(options.first_seed, options.first_seed + options.studies)
+    jobs = [(seed, noise) for seed in seeds for noise in NOISES]
+    rows: list[dict[str, Any]] = []
+    with ProcessPoolExecutor(options.processes) as pool:
+        tasks = [pool.submit(mark_study, *job, options.explore, options.refine) for job in jobs]
+        for place, task in enumerate(tasks, start=1):
+            rows += task.result()
+            print(f"\r{place} of {len(jobs)} studies", end="", flush=True)
+    write(
+        {
+            "arguments": f"--studies {options.studies} --explore {options.explore} "
+            f"--refine {options.refine} --first-seed {options.first_seed}",
+            "minutes": round((time.perf_counter() - began) / 60),
+            "hardware": provenance.hardware("cpu"),
+            "studies": options.studies,
+            "explore": options.explore,
+            "refine": options.refine,
+            "rows": rows,
+        }
+    )
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from reports import wording
 from reports.wording import counted, number, points, signed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from reports.questions import Question
     from reports.verdicts import Verdict
@@ -22,7 +23,7 @@ MARKS = {
     "leaning": "◐",
     "undecided": "○",
     "at the edge": "▶",
-    "no effect seen": "＝",
+    "no effect seen": "≈",
     "not asked": "–",
 }
 """A mark for each verdict, so that none is told by its colour alone."""
@@ -73,8 +74,7 @@ def card_data(verdicts: Sequence[Verdict]) -> tuple[CardLine, ...]:
 
 def listed(values: Sequence[float]) -> str:
     """Return values as a person lists them: 2, 3 and 4."""
-    words = [number(value) for value in values]
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+    return wording.listed([number(value) for value in values])
 
 
 def _value(verdict: Verdict) -> str:
@@ -113,9 +113,10 @@ def _gain(verdict: Verdict) -> str:
     if gain is None or low is None or high is None:
         return ""
     worst = number(verdict.worst)
-    told = f"{signed(low)} to {signed(high)}"
+    digits = 1 if min(abs(low), abs(high), gain) >= 0.001 else 2
+    told = f"{signed(low, digits)} to {signed(high, digits)}"
     verb = "seems to cost" if verdict.verdict == "undecided" else "costs"
-    return f"{worst} {verb} {points(gain, 1)} of WER more (95 %: {told})."
+    return f"{worst} {verb} {points(gain, digits)} of WER more (95 %: {told})."
 
 
 def _advice(verdict: Verdict) -> str:
@@ -140,12 +141,38 @@ def _advice(verdict: Verdict) -> str:
     if verdict.verdict in ("undecided", "leaning"):
         if verdict.needed is not None:
             outcome = "show whether it matters" if verdict.verdict == "undecided" else "decide it"
-            said.append(f"About {counted(verdict.needed, 'finished trial')} would {outcome}.")
+            said.append(
+                f"About {counted(verdict.needed, 'finished trial')} like these would {outcome}; "
+                f"there are {verdict.trials:,}."
+            )
         elif verdict.verdict == "undecided":
-            said.append("The difference is too small for any affordable number of trials.")
+            said.append("The differences seen are too small to be told by twenty times the trials.")
     return " ".join(said)
 
 
 def headline(verdict: Verdict) -> str:
     """Return an answer in a few words, for a tag or a terminal: 4 (leaning)."""
     return f"{_value(verdict)} ({verdict.verdict})"
+
+
+def unlike(values: Mapping[str, float | None], answered: Sequence[Verdict]) -> list[str]:
+    """Say where a network has other values than the answers, and what is known of those."""
+    known: dict[str, list[str]] = {
+        "which as far as this study can tell {do} as well": [],
+        "which {are} worse on average, though not for sure with this shape": [],
+        "which the search did not try": [],
+    }
+    equal, worse, untried = known.values()
+    for verdict in answered:
+        value = values.get(verdict.question.name)
+        if value is None or verdict.recommended is None or value == verdict.recommended:
+            continue
+        tried = value in {effect.value for effect in verdict.effects}
+        fine = verdict.verdict == "no effect seen" or value in verdict.as_good
+        (untried if not tried else equal if fine else worse).append(verdict.question.said(value))
+    return [
+        f"{wording.listed(said)}, "
+        + what.format(do="do" if len(said) > 1 else "does", are="are" if len(said) > 1 else "is")
+        for what, said in known.items()
+        if said
+    ]

@@ -9,9 +9,10 @@ compared too.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import seaborn as sns
@@ -24,7 +25,7 @@ from reports.landscape import Landscape, read_landscape
 from reports.questions import QUESTIONS, SIX, Question
 from reports.style import LINES, Panel, slug
 from reports.verdicts import Verdict, verdicts
-from reports.wording import number, percent, points, signed
+from reports.wording import MISSING, number, percent, points, signed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +38,7 @@ RESAMPLES = 1000
 """Bootstrap resamples behind the interval of a rank correlation."""
 FEWEST_SHARED = 5
 """Shared configurations without which their ranks say nothing."""
+_ELSEWHERE = {"runs", "storage", "launcher", "tracking", "device"}  # keys without a say in a WER
 AGREE, DIFFER, OPEN = "agree", "differ", "not decided"
 
 
@@ -165,6 +167,25 @@ def questions_data(studies: Sequence[Compared]) -> tuple[ComparedQuestion, ...]:
     return tuple(found)
 
 
+def differences_data(studies: Sequence[Compared]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return the keys of study.yaml in which the studies differ, with each one's value."""
+    flat = [_flat(study.record.config) for study in studies]
+    keys = [key for key in dict.fromkeys(key for each in flat for key in each) if key != "name"]
+    keys = [key for key in keys if key.split(".")[0] not in _ELSEWHERE]
+    rows = ((key, tuple(each.get(key, MISSING) for each in flat)) for key in keys)
+    return tuple((key, values) for key, values in rows if len(set(values)) > 1)
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, str]:
+    """Return nested mappings as dotted keys, with their values as they stand in YAML."""
+    if isinstance(value, dict) and value:
+        found: dict[str, str] = {}
+        for key, item in value.items():
+            found |= _flat(item, f"{prefix}.{key}" if prefix else str(key))
+        return found
+    return {prefix: json.dumps(value, ensure_ascii=False)} if prefix else {}
+
+
 def _transfer(source: Compared, target: Compared, place: int) -> Transfer | None:
     ours, theirs = source.verdicts[place], target.verdicts[place]
     if ours.recommended is None or isinstance(target.landscape, str):
@@ -247,7 +268,7 @@ def plot_effects(axes: Axes, studies: Sequence[Compared], place: int) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     axes.axhline(0, linewidth=0.8, color="0.6")
-    axes.set_ylabel("WER against the study's mean, points")
+    axes.set_ylabel("points from the study’s mean")
     axes.set_xlabel(QUESTIONS[place].label)
     axes.grid(visible=False, axis="x")
 

@@ -29,7 +29,7 @@ from reports.significance import (
 )
 from reports.style import ANCHOR, EXPLORE, INK, LINES, MUTED, PAPER, Panel
 from reports.transcripts import FEWEST_SPEAKERS, alignments, read_transcripts, resampled
-from reports.wording import counted, percent, points, signed
+from reports.wording import counted, listed, percent, points, signed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -269,21 +269,16 @@ def _verdict(opponents: tuple[Opponent, ...]) -> str:
     ):
         labels = [o.finalist.label for o in others if o.conclusion.startswith(start)]
         if labels:
-            parts.append(words.format(_listed(labels)))
+            parts.append(words.format(listed(labels)))
     sentence = "; ".join(parts) + "."
     return sentence[0].upper() + sentence[1:]
-
-
-def _listed(labels: list[str]) -> str:
-    *most, last = labels
-    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _covers(opponents: tuple[Opponent, ...], over: str) -> str:
     single = [o.finalist.label for o in opponents if len(o.seed_wers) == 1]
     if not single:
         return f"They allow for other {over} and for another training with another seed."
-    who = _listed(single) if len(single) < len(opponents) else "each finalist"
+    who = listed(single) if len(single) < len(opponents) else "each finalist"
     return (
         f"They allow for other {over}. Of {who} only one seed was scored, so what another seed "
         "would change there is not in them."

@@ -2,6 +2,11 @@
 
 The frontier holds the results that no other beats in both: everything else is dominated. It is
 made of one-seed results, so a neighbour of the frontier may belong on it.
+
+Of a pruned trial the final WER is not known: training on would most likely have lowered the last
+one that was seen. It is drawn there, open and pointing down, against the costs that it has in
+common with finished trials (its weights and its computation, not its time), and no frontier is made
+of it.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ import seaborn as sns
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from reports.effects import KINDS, kind_of
-from reports.style import INK, PAPER, Panel, log_ticks, place_labels, slug
+from reports.style import INK, MUTED, PAPER, Panel, log_ticks, place_labels, slug
 from reports.wording import count, duration, number, percent
 
 if TYPE_CHECKING:
@@ -45,6 +50,9 @@ class Cost:
     ticks: tuple[float, ...] = ()
     """Round values of the unit; decimal ones where empty."""
 
+    of_shape: bool = False
+    """Whether it is the shape's alone, so that a trial that was stopped has it too."""
+
 
 def brief_seconds(seconds: float) -> str:
     """Return seconds that may be thousandths: 12 ms, 1.5 s."""
@@ -54,12 +62,19 @@ def brief_seconds(seconds: float) -> str:
 _HOURS = tuple(3600 * hours for hours in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000))
 
 COSTS = (
-    Cost(column="parameters", label="parameters", title="WER against parameters", read=count),
+    Cost(
+        column="parameters",
+        label="parameters",
+        title="WER against parameters",
+        read=count,
+        of_shape=True,
+    ),
     Cost(
         column="flops_per_second",
         label="FLOPs per second of audio",
         title="WER against computation",
         read=count,
+        of_shape=True,
     ),
     Cost(
         column="train_seconds",
@@ -103,11 +118,41 @@ def cost_data(record: StudyRecord, column: str) -> pd.DataFrame:
     return pd.DataFrame(data)
 
 
-def plot_cost(axes: Axes, data: pd.DataFrame, cost: Cost) -> None:
-    """Draw results as dots, and the frontier as steps with trial numbers."""
+def stopped_data(record: StudyRecord, cost: Cost) -> pd.DataFrame:
+    """Return the pruned trials with a known cost: number, cost, and the last WER that was seen."""
+    pruned = record.trials["outcome"] == "pruned"
+    trials = record.trials[pruned] if cost.of_shape else record.trials.iloc[:0]
+    data = pd.DataFrame(
+        {
+            "number": trials["number"].astype(int),
+            "cost": trials[cost.column].astype(float),
+            "wer": trials["wer"].astype(float),
+        }
+    )
+    known = np.isfinite(data.to_numpy(dtype=float)).all(axis=1) & (data["cost"] > 0).to_numpy()
+    return pd.DataFrame(data[known])
+
+
+def wer_ceiling(wers: pd.Series[float]) -> float:
+    """Return the WER, in percent, above which a few outliers would squeeze the rest together."""
+    lower, upper = (100 * float(wers.quantile(q)) for q in (0.25, 0.75))
+    return float((100 * wers)[100 * wers <= upper + 3 * (upper - lower)].max())
+
+
+def plot_cost(axes: Axes, data: pd.DataFrame, stopped: pd.DataFrame, cost: Cost) -> None:
+    """Draw results as dots, pruned trials open, and the frontier as steps with trial numbers.
+
+    What lies far above the bulk of the results is drawn at the upper edge.
+    """
     names = [f"#{number}" for number in data["number"]]
     shown = data.assign(percent=100 * data["wer"], name=names)
-    low, high = shown["cost"].min(), shown["cost"].max()
+    ceiling = wer_ceiling(data["wer"])
+    floor = 100 * float(data["wer"].min())
+    pad = 0.1 * (ceiling - floor) or max(0.1 * ceiling, 1.0)
+    axes.set_ylim(floor - 1.6 * pad, ceiling + pad)
+    shown["percent"] = shown["percent"].clip(upper=ceiling + pad)
+    costs = [*shown["cost"], *stopped["cost"]]
+    low, high = min(costs), max(costs)
     room = (high / low) ** 0.1 if high > low else 1.5
     axes.set_xscale("log")
     axes.set_xlim(low / room, high * room)
@@ -118,6 +163,17 @@ def plot_cost(axes: Axes, data: pd.DataFrame, cost: Cost) -> None:
         where="post",
         color=INK,
         linewidth=1.3,
+        zorder=2,
+    )
+    axes.scatter(
+        stopped["cost"],
+        (100 * stopped["wer"]).clip(upper=ceiling + pad),
+        s=36,
+        marker="v",
+        facecolors="none",
+        edgecolors=MUTED,
+        alpha=0.6,
+        clip_on=False,
         zorder=2,
     )
     for kind, (colour, marker) in KINDS.items():
@@ -135,17 +191,23 @@ def plot_cost(axes: Axes, data: pd.DataFrame, cost: Cost) -> None:
             alpha=0.9,
             edgecolor=PAPER,
             linewidth=0.8,
+            clip_on=False,
             zorder=3,
         )
-    axes.margins(y=0.09)
     axes.set_xlabel(f"{cost.label} (logarithmic)")
     axes.set_ylabel("dev WER, %")
     axes.grid(visible=False, axis="x")
     _ticks(axes, cost)
-    named = [
-        (row["cost"], row["percent"], row["anchor" if row["kind"] == "anchor" else "name"])
-        for _, row in shown[shown["frontier"] | (shown["kind"] == "anchor")].iterrows()
-    ]
+    anchors = shown[shown["kind"] == "anchor"].sort_values("wer").drop_duplicates("anchor")
+    front = shown[shown["frontier"] & ~shown.index.isin(anchors.index)]
+    named = list(
+        zip(
+            [*front["cost"], *anchors["cost"]],
+            [*front["percent"], *anchors["percent"]],
+            [*front["name"], *anchors["anchor"]],
+            strict=True,
+        )
+    )
     dots = list(zip(shown["cost"], shown["percent"], strict=True))
     place_labels(axes, named, dots + _along(frontier, shown["cost"].max()), below=True)
 
@@ -175,10 +237,10 @@ def _along(frontier: pd.DataFrame, end: float) -> list[tuple[float, float]]:
 def cost_panels(record: StudyRecord) -> list[Panel]:
     """Return one panel per axis of cost that the results have."""
     known = [(cost, cost_data(record, cost.column)) for cost in COSTS]
-    return [_panel(cost, data) for cost, data in known if len(data)]
+    return [_panel(cost, data, stopped_data(record, cost)) for cost, data in known if len(data)]
 
 
-def _panel(cost: Cost, data: pd.DataFrame) -> Panel:
+def _panel(cost: Cost, data: pd.DataFrame, stopped: pd.DataFrame) -> Panel:
     steps = "; ".join(
         f"trial {row['number']}: {cost.read(row['cost'])}, {percent(row['wer'])}"
         for _, row in data[data["frontier"]].iterrows()
@@ -186,9 +248,10 @@ def _panel(cost: Cost, data: pd.DataFrame) -> Panel:
     return Panel(
         name=slug(f"cost {cost.column}"),
         title=cost.title,
-        alt=f"Scatter of dev WER against {cost.label} of {len(data)} results. "
+        alt=f"Scatter of dev WER against {cost.label} of {len(data)} results"
+        f"{f' and {len(stopped)} pruned trials' if len(stopped) else ''}. "
         f"On the frontier, cheapest first: {steps}.",
-        paint=lambda axes: plot_cost(axes, data, cost),
+        paint=lambda axes: plot_cost(axes, data, stopped, cost),
         width=460,
         height=310,
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from matplotlib.collections import LineCollection
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from reports.style import LINES, MUTED, Panel, log_ticks, slug
 from reports.trials import number_or_none
@@ -147,6 +147,7 @@ def plot_curves(axes: Axes, data: CurveData) -> None:
         axes.yaxis.set_minor_locator(NullLocator())
     elif data.measure == "wer":
         axes.set_ylim(bottom=min(0.0, float(data.curves["y"].min())))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(data.x_label)
     axes.set_ylabel(_MEASURES[data.measure][0])
     axes.grid(visible=False, axis="x")

@@ -34,7 +34,7 @@ FLOORS = {"encoder_layers": 1, "attention_heads": 1, "conv_kernel_size": 1, "dec
 """The smallest value that there can be: a best value there has nothing beyond it."""
 
 _FEWEST_ALIKE = 3  # trials with a value before it is compared with its neighbour
-_FALLING = 0.1  # one-sided p value below which WER still falls towards an end
+_FALLING = 0.1  # one-sided p value, over all ends together, below which WER falls towards one
 _FEWEST_BEST = 3
 
 
@@ -47,7 +47,8 @@ def _boundary(record: StudyRecord) -> Check:
     """Find best values at an end; it is bad where WER also falls towards that end.
 
     That it falls is told from the even sample, by a one-sided rank test of the trials at the end
-    against those with the value beside it: a best trial alone may lie there by chance.
+    against those with the value beside it: a best trial alone may lie there by chance. The level
+    is shared by all ends at which it lies, since with several one looks like it by chance.
     """
 
     def check(status: str, text: str, remedy: str = "") -> Check:
@@ -60,15 +61,15 @@ def _boundary(record: StudyRecord) -> Check:
         return check(NOT_KNOWN, text)
     if not axes:
         return check(NOT_KNOWN, "Nothing but the learning rate was searched over several values.")
+    best = [(axis, record.best[axis.column]) for axis in axes]
+    ends = [(a, float(v)) for a, v in best if not pd.isna(v) and edge_note(a.searched, float(v))]
+    movable = [axis for axis, value in ends if value != FLOORS.get(axis.name)]
     floor, open_ends, falling = [], [], []
-    for axis in axes:
-        value = record.best[axis.column]
-        if pd.isna(value) or not edge_note(axis.searched, float(value)):
-            continue
-        said = _said(axis.name, float(value))
-        if float(value) == FLOORS.get(axis.name):
+    for axis, value in ends:
+        said = _said(axis.name, value)
+        if axis not in movable:
             floor.append(said)
-        elif _falls(record, axis, float(value)):
+        elif _falls(record, axis, value, _FALLING / len(movable)):
             falling.append(said)
         else:
             open_ends.append(said)
@@ -102,7 +103,7 @@ def _said(name: str, value: float) -> str:
     return f"{label_of(name).lower()} {number(value)}"
 
 
-def _falls(record: StudyRecord, axis: Axis, value: float) -> bool:
+def _falls(record: StudyRecord, axis: Axis, value: float, level: float) -> bool:
     """Return whether trials at this end of a range do better than those beside it."""
     rows = record.results[record.results["even"]]
     values, wers = (
@@ -118,7 +119,7 @@ def _falls(record: StudyRecord, axis: Axis, value: float) -> bool:
         here, beside = wers[places <= 0.25], wers[(places > 0.25) & (places <= 0.5)]
     if min(len(here), len(beside)) < _FEWEST_ALIKE:
         return False
-    return bool(mannwhitneyu(here, beside, alternative="less").pvalue < _FALLING)
+    return bool(mannwhitneyu(here, beside, alternative="less").pvalue < level)
 
 
 def _rate(record: StudyRecord) -> Check:

@@ -225,7 +225,8 @@ def plot_effect(axes: Axes, effect: EffectData, limits: tuple[float, float]) -> 
     axes.set_ylim(*limits)
     axes.set_xlabel(effect.label)
     axes.set_ylabel("dev WER, %")
-    named = points[points["kind"] == "anchor"]
+    anchors = points[points["kind"] == "anchor"].sort_values("wer")
+    named = anchors.drop_duplicates("anchor")
     place_labels(
         axes,
         list(

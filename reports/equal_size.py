@@ -62,6 +62,9 @@ SPARE = 6
 PER_VALUE = 3
 """Trials with a value without which it is left out."""
 
+LITTLE_LEFT = 0.5
+"""Share of the variance of size, left among trials with one value, below which a page warns."""
+
 _MOST_VALUES = 8  # a question with more is read in quarters of its trials
 _MOST = 2000  # trials that enter; the first of an even sample are one themselves
 _NUISANCES_FROM = 24  # trials from which nuisances enter the fit
@@ -245,9 +248,11 @@ def _question(
         for k, value in enumerate(values)
     )
     clear, sentence = _compare(question, told, draws)
-    sentence += (
-        f" (Of the variance of size, {percent(left, 0)} is left among trials with one value.)"
-    )
+    if left < LITTLE_LEFT:
+        sentence += (
+            f" Trials with one value are much of a size ({percent(left, 0)} of its variance is "
+            "left among them), so the two are hard to tell apart."
+        )
     return EqualQuestion(question=question, values=told, left=left, clear=clear, sentence=sentence)
 
 
@@ -275,7 +280,7 @@ def _compare(question: Question, values: tuple[EqualValue, ...], draws: Array) -
     chosen = int(np.argmax(np.abs(estimates) / errors))
     a, b = pairs[chosen] if estimates[chosen] < 0 else pairs[chosen][::-1]
     lead, reach = abs(float(estimates[chosen])), critical * float(errors[chosen])
-    interval = f"[{signed(lead - reach, 2)} to {signed(lead + reach, 2)}]"
+    interval = f"(95 %: {signed(lead - reach, 2)} to {signed(lead + reach, 2)})"
     better, worse = question.said(values[b].value), number(values[a].value)
     verb = "are" if better.endswith("s") else "is"
     if lead > reach:
@@ -286,8 +291,8 @@ def _compare(question: Question, values: tuple[EqualValue, ...], draws: Array) -
             f"whatever the size, {raw}."
         )
     return False, (
-        f"At equal size no difference is sure: {better} {verb} {points(lead)} better than {worse} "
-        f"{interval}."
+        f"{question.label}: no difference is shown at equal size. The clearest one: {better} "
+        f"{verb} {points(lead)} better than {worse} {interval}."
     )
 
 

@@ -7,10 +7,14 @@ sampler steered or a pruner thinned, they describe the search and not the corpus
 
 Ordered choices are given to them by rank, so that 32, 48, 64, 96 are four equal steps, as they
 were sampled.
+
+No order is told where intervals overlap, and how well the forest behind fANOVA predicts trials that
+it has not seen stands beside it: of a surface that is not known, shares of variance mean nothing.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -30,7 +34,7 @@ from optuna.importance import (
 from reports.questions import SIX, label_of, values_of
 from reports.style import EXPLORE, INK, Panel, slug
 from reports.trials import column_of
-from reports.wording import counted, percent
+from reports.wording import counted, listed, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,11 +47,12 @@ FEWEST = 4
 RELIABLE = 50
 """With fewer results than this, the order of the bars is not to be relied on."""
 
-RESAMPLES = 30
+RESAMPLES = 40
 """Bootstrap resamples of the trials behind each interval."""
 
 _MOST_FOR_FANOVA = 400  # its cost grows faster than the number of trials; Sobol prefixes are even
-_MOST_FOR_INTERVAL = {"fanova": 60, "ped_anova": 200}  # with more, resampling takes too long
+_MOST_RESAMPLED = 150  # of more trials so many are drawn each time, which makes intervals wider
+_FOLDS = 5
 
 EVALUATORS = {"fanova": "fANOVA", "ped_anova": "PED-ANOVA"}
 
@@ -58,14 +63,32 @@ class ImportanceData:
 
     table: pd.DataFrame
     """One row per hyperparameter: name, label, and per evaluator its importance (a share of 1)
-    and the 10 % and 90 % quantiles of its resamples (`fanova_low`, ...; missing where too
-    costly)."""
+    and the ends of its 95 % interval over resamples of the trials (`fanova_low`, ...)."""
 
     trials: int
     """Results of the even sample that it is computed from."""
 
+    explained: float
+    """Share of the variance of WER that the forest explains in trials it was not fitted to
+    (cross-validated); below 0 it predicts worse than the mean does."""
+
     refusal: str
     """Why nothing is computed; empty if it is."""
+
+    def order(self, evaluator: str) -> str:
+        """Return in words which hyperparameters are shown to matter more than which others."""
+        table = self.table.sort_values(evaluator, ascending=False)
+        names = dict(zip(table["name"], table["label"], strict=True))
+        said = []
+        for _, row in table.iterrows():
+            below = table[table[f"{evaluator}_high"] < row[f"{evaluator}_low"]]["name"]
+            if len(below) == len(names) - 1:
+                said.append(f"{row['label']} above all others")
+            elif len(below):
+                said.append(f"{row['label']} above {listed([names[n].lower() for n in below])}")
+        if not said:
+            return "Their intervals overlap, so no order is shown."
+        return f"Shown is: {'; '.join(said)}. Between the rest the intervals overlap."
 
 
 def importance_data(record: StudyRecord) -> ImportanceData:
@@ -85,13 +108,39 @@ def importance_data(record: StudyRecord) -> ImportanceData:
     elif not varied:
         refusal = "No searched hyperparameter varies among the finished explore trials."
     if refusal:
-        return ImportanceData(table=pd.DataFrame(), trials=len(trials), refusal=refusal)
+        return ImportanceData(
+            table=pd.DataFrame(), trials=len(trials), explained=math.nan, refusal=refusal
+        )
     space, points = _space(record, trials, varied)
-    table = _evaluate(space, points, trials["wer"].to_numpy(dtype=float))
+    wers = trials["wer"].to_numpy(dtype=float)
+    table = _evaluate(space, points, wers)
     table.insert(0, "label", [label_of(name) for name in table.index])
     return ImportanceData(
-        table=table.rename_axis("name").reset_index(), trials=len(trials), refusal=""
+        table=table.rename_axis("name").reset_index(),
+        trials=len(trials),
+        explained=_explained(space, points, wers),
+        refusal="",
     )
+
+
+def _explained(space: dict[str, BaseDistribution], points: pd.DataFrame, wers: np.ndarray) -> float:
+    """Return the cross-validated fit of a forest like fANOVA's."""
+    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.model_selection import KFold, cross_val_predict
+
+    logs = [
+        name for name, item in space.items() if isinstance(item, FloatDistribution) and item.log
+    ]
+    scaled = points.assign(**{name: np.log(points[name].astype(float)) for name in logs})
+    chosen = slice(0, _MOST_FOR_FANOVA)
+    places, values = scaled.to_numpy(dtype=float)[chosen], wers[chosen]
+    told = cross_val_predict(
+        RandomForestRegressor(n_estimators=64, random_state=0),
+        places,
+        values,
+        cv=KFold(min(_FOLDS, len(values)), shuffle=True, random_state=0),
+    )
+    return float(1 - ((told - values) ** 2).sum() / ((values - values.mean()) ** 2).sum())
 
 
 def _space(
@@ -123,19 +172,17 @@ def _evaluate(
         first = np.arange(min(len(rows), _MOST_FOR_FANOVA) if key == "fanova" else len(rows))
         found = _importances(key, space, rows, wers, first, trees=64)
         table[key] = [found[name] for name in space]
-        table[[f"{key}_low", f"{key}_high"]] = np.nan
-        if len(rows) > _MOST_FOR_INTERVAL[key]:
-            continue
-        draws = np.random.default_rng(0).integers(len(rows), size=(RESAMPLES, len(rows)))
+        size = min(len(rows), _MOST_RESAMPLED)
+        draws = np.random.default_rng(0).integers(len(rows), size=(RESAMPLES, size))
         resamples = pd.DataFrame(
             [
-                _importances(key, space, rows, wers, draw, trees=12)
+                _importances(key, space, rows, wers, draw, trees=8)
                 for draw in draws
                 if len(set(wers[draw])) > 1
             ]
         )
-        table[f"{key}_low"] = resamples.quantile(0.1)
-        table[f"{key}_high"] = resamples.quantile(0.9)
+        table[f"{key}_low"] = resamples.quantile(0.025)
+        table[f"{key}_high"] = resamples.quantile(0.975)
     return table
 
 

@@ -42,7 +42,8 @@ def isolation_data(record: StudyRecord) -> tuple[IsolationData, ...]:
         searched = record.searched.get(question.name)
         if searched is None or not searched.choices:
             continue
-        rows = results[[searched.allows(v) for v in results[question.name].astype(float)]]
+        values = results[question.name].astype(float)
+        rows = results[np.array([searched.allows(v) for v in values], dtype=bool)]
         best = _best(rows, question.name)
         if len(best) > 1:
             found.append(IsolationData(question=question, best=best))
@@ -87,9 +88,10 @@ def isolation_panels(items: tuple[IsolationData, ...]) -> list[Panel]:
     """Return a panel per question, all over one range of WER."""
     if not items:
         return []
-    every = 100 * pd.concat([item.best[["wer", "lowest"]] for item in items]).stack()
-    pad = 0.12 * float(every.max() - every.min()) or max(0.1 * float(every.max()), 0.5)
-    limits = (float(every.min()) - pad, float(every.max()) + pad)
+    shown = np.concatenate([item.best[["wer", "lowest"]].to_numpy(dtype=float) for item in items])
+    low, high = (100 * float(end) for end in (np.nanmin(shown), np.nanmax(shown)))
+    pad = 0.12 * (high - low) or max(0.1 * high, 0.5)
+    limits = (low - pad, high + pad)
 
     def panel(item: IsolationData) -> Panel:
         told = "; ".join(

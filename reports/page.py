@@ -21,7 +21,7 @@ from markupsafe import Markup
 from reports import ReportFiles, comparing, wording
 from reports.answer import Answer, answer_data, configuration_sentence
 from reports.answers import Answers, answers_data, as_json
-from reports.card import MARKS, MEANINGS, card_data
+from reports.card import MARKS, MEANINGS, card_data, unlike
 from reports.checks import checks_data
 from reports.comparison import comparison_data, comparison_panels, told
 from reports.cost import cost_panels
@@ -30,6 +30,7 @@ from reports.effects import effect_panels
 from reports.equal_size import equal_size_data, equal_size_panels
 from reports.importance import FEWEST, RELIABLE, RESAMPLES, importance_data, importance_panels
 from reports.interactions import interaction_panels, interactions_data
+from reports.isolation import isolation_data, isolation_panels
 from reports.landscape import read_landscape
 from reports.mistakes import mistakes_panels
 from reports.questions import QUESTIONS, SIX, edge_note, label_of, question_data
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 FIGURES = (
     "effects",
+    "isolation",
     "interactions",
     "finalists",
     "importance",
@@ -91,6 +93,7 @@ def write_report(
     recognition = recognition_data(record, trials_folder)
     figures = {
         "effects": _Figure(panels=effect_panels(record, answered), columns=3),
+        "isolation": _Figure(panels=isolation_panels(isolation_data(record)), columns=3),
         "interactions": _Figure(panels=interaction_panels(interactions), columns=1),
         "finalists": _Figure(panels=comparison_panels(comparison), columns=2),
         "importance": _Figure(panels=importance_panels(importance), columns=2),
@@ -108,6 +111,7 @@ def write_report(
     content = {
         **_headline(record, answer),
         **_questions(record, answer),
+        "unlike": unlike(answer.best.values if answer.best else {}, answered),
         "card": card_data(answered),
         "meanings": {name: (MARKS[name], MEANINGS[name]) for name in VERDICTS},
         "landscape": None if isinstance(landscape, str) else landscape,
@@ -150,6 +154,7 @@ def write_comparison(records: list[StudyRecord], folder: Path) -> Path:
             summary=f"Of the six questions, the studies agree on {agree}, differ on {differ}, and "
             f"leave {undecided} undecided.",
             ranks=comparing.ranks_data(studies),
+            differences=comparing.differences_data(studies),
             panels=comparing.effect_panels(studies),
             style=_style(),
             inline_svg=_safe_svg,

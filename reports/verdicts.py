@@ -99,7 +99,10 @@ class Verdict:
     cheapest_seconds: float | None = None
     """Of the values that are as good, the one that trains in the least time."""
     needed: int | None = None
-    """About how many finished trials would decide it; None where it is settled or out of reach."""
+    """About how many finished trials would decide it, to two digits; None where it is settled or
+    out of reach."""
+    trials: int = 0
+    """Finished trials that it was read from."""
 
     @property
     def as_good(self) -> tuple[float, ...]:
@@ -179,6 +182,7 @@ def _answer(
             margin,
             verdict,
         ),
+        trials=landscape.trials,
     )
 
 
@@ -230,4 +234,8 @@ def _needed(
         return None
     ratios = 2 * deviations[real] / (gaps[real] - margin)
     factor = float(ratios.max()) ** 2
-    return math.ceil(landscape.trials * factor) if 1 < factor <= 20 else None
+    if not 1 < factor <= 20:
+        return None
+    needed = landscape.trials * factor
+    step = int(10 ** max(0, math.floor(math.log10(needed)) - 1))
+    return math.ceil(needed / step) * step

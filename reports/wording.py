@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MISSING = "–"
 
@@ -69,6 +72,12 @@ def hours(value: Any) -> str:
         return MISSING
     value = float(value)
     return f"{value:,.1f} h" if value >= 1 else f"{60 * value:.1f} min"
+
+
+def listed(words: Sequence[str]) -> str:
+    """Return words as a person lists them: a, b and c."""
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def counted(n: int, noun: str, plural: str = "") -> str:

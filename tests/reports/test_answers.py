@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 import reports
-from reports.answers import schema
-from reports.card import card_data, headline, listed
+from reports.answers import Answers, as_json, schema
+from reports.card import card_data, headline, listed, unlike
 from reports.landscape import Landscape, read_landscape
 from reports.questions import SIX
 from reports.record import StudyRecord, read_study
@@ -165,6 +166,33 @@ def test_answers_json_holds_what_the_page_says(storage: str, tmp_path: Path) -> 
         assert question["verdict"] in VERDICTS
         assert question["recommended"] in question["as_good"]
         assert question["sentence"].split(".")[0] in page
+        assert question["headline"].endswith(f"({question['verdict']})")
+
+
+def test_answers_json_is_as_its_schema_says(storage: str, tmp_path: Path) -> None:
+    """The schema asks for every key, of the right type, and the file has no other."""
+    text = reports.write(storage, "planted", tmp_path).answers_json.read_text()
+    read = TypeAdapter(Answers).validate_json(text, strict=True)
+    assert json.loads(as_json(read)) == json.loads(text)
+    described = json.loads(schema())
+    assert set(json.loads(text)) == set(described["properties"])
+    with pytest.raises(ValidationError, match="verdict"):
+        TypeAdapter(Answers).validate_json(text.replace('"verdict"', '"judgement"'))
+
+
+def test_a_network_is_set_against_the_answers(answered: dict[str, Verdict]) -> None:
+    found = list(answered.values())
+    values = {name: verdict.recommended for name, verdict in answered.items()}
+    assert unlike(values, found) == []
+    assert unlike({}, found) == []
+    values |= {"encoder_layers": 1, "attention_heads": 9, "decoder_dim": None}
+    assert unlike(values, found) == [
+        "1 encoder layer, which is worse on average, though not for sure with this shape",
+        "9 attention heads, which the search did not try",
+    ]
+    heads = [v for v in (1, 2, 4) if v != answered["attention_heads"].recommended]
+    (said,) = unlike({"attention_heads": heads[0]}, found)
+    assert said.endswith("which as far as this study can tell does as well")
 
 
 def test_the_schema_in_the_documentation_is_the_current_one() -> None:

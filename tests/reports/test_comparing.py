@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 import reports
-from reports.comparing import AGREE, DIFFER, OPEN, Compared, compared, questions_data, ranks_data
+from reports.comparing import (
+    AGREE,
+    DIFFER,
+    OPEN,
+    Compared,
+    compared,
+    differences_data,
+    questions_data,
+    ranks_data,
+)
 from reports.record import StudyRecord, read_study
 from tests.reports.planted_study import Formula, conduct, planted_config
 from tests.reports.test_answers import SURFACE
@@ -54,6 +63,14 @@ def test_a_study_without_trials_leaves_everything_open(records: list[StudyRecord
     assert {item.agreement for item in questions_data(pair)} == {OPEN}
     assert ranks_data(pair)[0].correlation is None
     assert "too few" in ranks_data(pair)[0].sentence
+
+
+def test_what_differs_in_the_configurations_is_named(records: list[StudyRecord]) -> None:
+    one, again = records[:2]
+    other = again.config | {"refine": again.config["refine"] | {"trials": 7}, "launcher": "far"}
+    pair = compared([one, replace(again, config=other)])
+    assert differences_data(pair) == (("refine.trials", ("0", "7")), ("seed", ("0", "1")))
+    assert dict(differences_data(compared([one, replace(again, config={})])))["seed"] == ("0", "–")
 
 
 def test_two_studies_of_one_name_are_told_apart(records: list[StudyRecord]) -> None:

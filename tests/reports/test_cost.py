@@ -169,7 +169,7 @@ def test_depth_that_matters_beyond_size_shows() -> None:
     layers = by_name(equal_size_data(planted(depth_beyond_size)))["encoder_layers"]
     assert layers.clear
     assert layers.sentence.startswith("At equal size, 4 encoder layers are ")
-    assert "better than 1 [+" in layers.sentence
+    assert "better than 1 (95 %: +" in layers.sentence
     truth = np.array([0.045, 0.015, -0.015, -0.045])
     assert [v.effect for v in layers.values] == pytest.approx(truth, abs=0.005)
 

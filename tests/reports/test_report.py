@@ -47,7 +47,7 @@ def test_the_page_is_complete_and_needs_nothing_outside(
     assert "@import" not in html
     sections = ("answer", "effects", "importance", "cost", "curves", "trials", "recognition")
     assert set(sections) <= set(page.ids)
-    assert html.count('<svg role="img" aria-label="') == 19
+    assert html.count('<svg role="img" aria-label="') == 25
     assert "3 utterances are shorter than 0.3 s" in page.text
     assert "4be1c0ffee" in page.text and "learning_rate:" in page.text
     assert "37.2 min of train (960 utterances, 24 speakers)" in page.text
@@ -133,6 +133,7 @@ def test_figures_of_an_earlier_report_do_not_stay(
         f"{name}.{kind}"
         for name in (
             "effects",
+            "isolation",
             "importance",
             "cost",
             "curves",

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import jiwer
 import pytest
 
 from reports.answer import answer_data
-from reports.cost import cost_data
+from reports.cost import COSTS, cost_data, cost_panels, stopped_data
 from reports.curves import curves_data
 from reports.effects import effects_data, wer_limits
 from reports.importance import importance_data
+from reports.isolation import isolation_data, isolation_panels
 from reports.questions import edge_note, question_data
 from reports.record import Searched, StudyRecord, read_study
 from reports.redaction import redact
+from reports.style import inline_svg
 from reports.transcripts import align
 from reports.trials import as_csv
 from tests.reports.simulated import (
@@ -130,6 +134,58 @@ def test_the_frontier(empty_study: SimulatedStudy) -> None:
     data = cost_data(record_of(empty_study), "parameters")
     assert list(data[data["frontier"]]["number"]) == [0, 1, 2, 5]
     assert 6 not in set(data["number"])  # no weights: not a cost on a logarithmic axis
+
+
+def test_pruned_trials_are_drawn_and_make_no_frontier(empty_study: SimulatedStudy) -> None:
+    rng = random.Random(0)
+    empty_study.study.add_trials(
+        [
+            simulated_trial(draw(rng), rng, wer=0.3, parameters=100),
+            simulated_trial(draw(rng), rng, wer=0.1, parameters=50, outcome="pruned"),
+            simulated_trial(draw(rng), rng, wer=0.1, parameters=0, outcome="pruned"),
+        ]
+    )
+    record = record_of(empty_study)
+    parameters, _, seconds, _ = COSTS
+    stopped = stopped_data(record, parameters)
+    (last,) = record.trials[record.trials["number"] == 1]["wer"]
+    assert list(stopped.itertuples(index=False, name=None)) == [(1, 50.0, last)]
+    assert stopped_data(record, seconds).empty  # they were not trained for as long
+    assert list(cost_data(record, "parameters")["number"]) == [0]
+    assert "1 results and 1 pruned trials" in cost_panels(record)[0].alt
+
+
+def test_the_best_trial_per_value(empty_study: SimulatedStudy) -> None:
+    rng = random.Random(0)
+    kinds = [(1, 0.3, "explore"), (1, 0.4, "explore"), (1, 0.2, "refine"), (2, 0.5, "refine")]
+    empty_study.study.add_trials(
+        [
+            simulated_trial(params(encoder_layers=layers), rng, wer=wer, phase=phase)
+            for layers, wer, phase in kinds
+        ]
+    )
+    (layers,) = isolation_data(record_of(empty_study))  # of the others there is one value
+    assert layers.question.name == "encoder_layers"
+    rows = layers.best.to_dict("records")
+    assert (rows[0]["wer"], rows[0]["number"], rows[0]["n"], rows[0]["lowest"]) == (0.3, 0, 2, 0.2)
+    assert math.isnan(rows[1]["wer"]) and (rows[1]["n"], rows[1]["lowest"]) == (0, 0.5)
+    (panel,) = isolation_panels((layers,))
+    assert "1: 30.00 %, the lowest of 2 explore trials, 20.00 % of all" in panel.alt
+    assert "of 2" in inline_svg(panel)
+
+
+def test_importances_are_ordered_only_where_their_intervals_part(simulate: Simulate) -> None:
+    data = importance_data(record_of(simulate(explore=42, refine=0)))
+    assert data.explained > 0.3
+    table = data.table.assign(fanova_low=0.0, fanova_high=1.0)
+    assert "no order is shown" in replace(data, table=table).order("fanova")
+    order = data.order("fanova")
+    least = data.table.set_index("name")["fanova_high"]["decoder_dim"]
+    assert ("Encoder layers above" in order) == bool(
+        data.table.set_index("name")["fanova_low"]["encoder_layers"] > least
+    )
+    noise = data.table.set_index("name")
+    assert (noise["fanova_low"] <= noise["fanova_high"]).all()
 
 
 def test_importance_finds_what_matters(simulate: Simulate) -> None:
