@@ -137,9 +137,9 @@ def test_a_study_without_questions() -> None:
 def test_many_trials_take_a_moment() -> None:
     rng = random.Random(0)
     record = record_of([simulated_trial(draw(rng), rng) for _ in range(4000)])
-    started = time.perf_counter()
+    started = time.process_time()
     equal_size_data(record)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 # Planted truths
@@ -148,7 +148,7 @@ def test_many_trials_take_a_moment() -> None:
 def test_where_only_size_matters_width_has_no_effect() -> None:
     found = by_name(equal_size_data(planted(only_size)))
     width = found["encoder_dim"]
-    assert not width.clear and "no difference is sure" in width.sentence
+    assert not width.clear and "no difference is shown" in width.sentence
     assert all(item.low < 0 < item.high for item in width.values)
     # whatever the size, wider looks far better
     assert width.values[0].plain - width.values[-1].plain > 0.02
