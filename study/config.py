@@ -108,6 +108,8 @@ class TrackingConfig(_Section):
     """Log to MLflow."""
     uri: str | None = None
     """An MLflow tracking URI; null: a database in `runs`, shared by all studies there."""
+    system_metrics: bool = True
+    """Log use of processor, memory and GPUs with each evaluation; needs psutil and nvidia-ml-py."""
     model: bool = True
     """Log the winner's network as an MLflow model when the study is over."""
     register_as: Annotated[str, Field(pattern=r"^[^/:]+$")] | None = None

@@ -29,6 +29,7 @@ from study.progress import Watch, duration_in_words, shown, step
 from study.storage import create_study
 from study.tracking import parent, sync
 from study.tracking.address import tracking_uri
+from study.tracking.system import missing
 from study.winner import TOKENS
 from study.worker import choose_device, open_dataset
 
@@ -66,6 +67,8 @@ def run(
         console.print(f"warning: {change}", highlight=False, soft_wrap=True)
     dataset.tokenizer.save(config.folder / TOKENS)  # with it, trained networks need no corpus
     experiment = sync.open_experiment(config, study)
+    if experiment is not None and config.tracking.system_metrics and (lacking := missing()):
+        console.print(lacking, highlight=False)
     lost = Watcher(study).reclaim()
     if not _waiting(study):
         finalists.enqueue(config, study)

@@ -29,6 +29,7 @@ from study.storage import FINALIST, open_study
 from study.tracking.address import tracking_uri
 from study.tracking.runs import Tracker
 from study.tracking.store import Experiment
+from study.tracking.system import SystemMetrics, missing
 from study.trial import Laboratory, run_trial, settle
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,11 @@ def work(config: StudyConfig, *, parent: int | None = None) -> int:
     prepare_device(device, config)
     dataset = open_dataset(config)
     study = open_study(config, open_storage(config, patience=PATIENCE))
-    tracker = Tracker(_experiment(config, study))
+    tracker = Tracker(
+        _experiment(config, study),
+        corpus=study.user_attrs["corpus"],
+        machine=_machine(config),
+    )
     laboratory = Laboratory(
         config=config,
         dataset=dataset,
@@ -103,6 +108,13 @@ def _more_may_come(config: StudyConfig, study: optuna.Study, watcher: Watcher) -
     from study import finalists  # brings the libraries of the reports along
 
     return finalists.enqueue(config, study) > 0
+
+
+def _machine(config: StudyConfig) -> SystemMetrics | None:
+    """What is measured of this machine, where it is wanted and psutil is there."""
+    tracking = config.tracking
+    wanted = tracking.enabled and tracking.system_metrics and missing() is None
+    return SystemMetrics() if wanted else None
 
 
 def _experiment(config: StudyConfig, study: optuna.Study) -> Experiment | None:

@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from study.tracking.datasets import datasets
 from study.tracking.hypotheses import hypotheses_page
 from study.tracking.store import Experiment, connect, unreachable
+from study.tracking.system import SystemMetrics
 from study.tracking.trials import EVALUATION_METRICS, STATUSES, only
 from study.tracking.values import (
     log_metrics,
@@ -39,12 +41,26 @@ class Tracker:
 
     After a failure it leaves MLflow alone for a minute, so that a server that hangs does not hold
     up training; what the trials want to log waits. `Tracker(None)` logs nothing.
+
+    Args:
+        experiment: from `prepare`.
+        corpus: the study's attribute of that name: the speech that every trial is trained on.
+        machine: what it does meanwhile, to be logged with each evaluation.
+        retry_seconds: for how long MLflow is left alone after a failure.
+
     """
 
     def __init__(
-        self, experiment: Experiment | None, *, retry_seconds: float = _RETRY_SECONDS
+        self,
+        experiment: Experiment | None,
+        *,
+        corpus: Mapping[str, Any] | None = None,
+        machine: SystemMetrics | None = None,
+        retry_seconds: float = _RETRY_SECONDS,
     ) -> None:
         self.experiment = experiment
+        self.corpus = corpus
+        self.machine = machine
         self._retry_seconds = retry_seconds
         self._client: MlflowClient | None = None
         self._failed_at: float | None = None
@@ -68,6 +84,8 @@ class Tracker:
 
         """
         run = TrialRun(self, number, run_id=None)
+        if self.machine is not None:
+            self.machine.since_last_time()  # what it did before is not this trial's
         given, known = dict(params), dict(tags or {})
         label = known.get("finalist") or known.get("anchor")
         kind = "finalist" if known.get("finalist") else "trial"
@@ -140,7 +158,9 @@ class TrialRun:
 
     def log_evaluation(self, evaluation: Mapping[str, object]) -> None:
         """Log one evaluation's metrics; its number is the step. None and infinity are left out."""
-        self._submit(lambda client: self._log_evaluation(client, dict(evaluation)))
+        machine = self._tracker.machine
+        metrics = {**evaluation, **(machine.since_last_time() if machine is not None else {})}
+        self._submit(lambda client: self._log_evaluation(client, metrics))
 
     def finish(
         self,
@@ -225,6 +245,8 @@ class TrialRun:
                 ).info.run_id
             )
         log_params(client, self.run_id, params)
+        if self._tracker.corpus is not None:
+            client.log_inputs(self.run_id, datasets(self._tracker.corpus, "train", "dev"))
 
     def _reopen(self, client: MlflowClient, params: Mapping[str, object]) -> None:
         run = client.get_run(self._id)
@@ -239,7 +261,8 @@ class TrialRun:
         number = int(str(evaluation["evaluation"]))
         if number <= self._last_evaluation:
             return
-        log_metrics(client, self._id, only(evaluation, EVALUATION_METRICS), step=number)
+        names = [*EVALUATION_METRICS, *(name for name in evaluation if name.startswith("system/"))]
+        log_metrics(client, self._id, only(evaluation, names), step=number)
         self._last_evaluation = number
 
     def _end(

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from study.errors import InputError
 from study.tracking.address import is_server, redact, sqlite_file
+from study.tracking.datasets import CONTEXTS, datasets
 from study.tracking.values import log_params, one_line, origin, run_tags, with_source
 from study.tracking.view import describe
 
@@ -77,6 +78,7 @@ def prepare(
     tags: Mapping[str, str],
     params: Mapping[str, object],
     identity: str | None = None,
+    corpus: Mapping[str, Any] | None = None,
     warn: bool = True,
 ) -> Experiment | None:
     """Make MLflow ready for a study: database, experiment and parent run. Call it before workers.
@@ -94,6 +96,7 @@ def prepare(
         params: the study's configuration; nested keys are joined by dots.
         identity: what tells this study from another of the same name (a study that was deleted
             and begun again); the parent run is only reused where it is the same.
+        corpus: the speech, as the study's attribute of that name describes it.
         warn: say so when MLflow cannot be reached.
 
     Returns:
@@ -110,6 +113,8 @@ def prepare(
             experiment_id = _experiment(client, uri, artifacts, study_name)
             run_id = _parent_run(client, experiment_id, study_name, identity, description)
             log_params(client, run_id, params, known=client.get_run(run_id).data.params)
+        if corpus is not None:
+            client.log_inputs(run_id, datasets(corpus, *CONTEXTS))
         describe(client, experiment_id, description)
         client.log_batch(run_id, tags=run_tags(with_source(tags)))
         return Experiment(tracking_uri=uri, experiment_id=experiment_id, run_id=run_id)

@@ -104,6 +104,7 @@ def open_experiment(
         },
         params=config.model_dump(mode="json"),
         identity=study.user_attrs["created"],
+        corpus=corpus,
         warn=warn,
     )
     if experiment is not None and known.get("mlflow") != experiment.as_attribute():
@@ -148,7 +149,7 @@ def _deliver_trials(
     condition = f"tags.`mlflow.parentRunId` = '{experiment.run_id}'"
     for found in runs_where(client, experiment.experiment_id, condition):
         logged.setdefault(int(found.data.tags["trial"]), []).append(found)
-    tracker = Tracker(experiment)
+    tracker = Tracker(experiment, corpus=study.get("corpus"))
     for trial in trials:
         if not trial.state.is_finished():
             continue

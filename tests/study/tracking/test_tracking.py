@@ -16,6 +16,7 @@ from study.tracking.hypotheses import hypotheses_page
 from study.tracking.parent import end_study, log_report
 from study.tracking.runs import Tracker
 from study.tracking.store import Experiment, prepare
+from study.tracking.system import SystemMetrics
 from study.tracking.trials import EVALUATION_METRICS, STATUSES
 
 if TYPE_CHECKING:
@@ -383,6 +384,69 @@ def test_a_resumed_trial_goes_on_without_repeating_itself(experiment: Experiment
     assert (run.info.status, run.info.run_name) == ("FINISHED", "trial 0")
     history = client(experiment).get_metric_history(first.run_id, "wer")
     assert [metric.step for metric in history] == [1, 2, 3]
+
+
+CORPUS = {
+    "kind": "manifest",
+    "fingerprint": "0123456789abcdef0123456789abcdef",
+    "splits": {split: {"utterances": 4, "hours": 0.1} for split in ("train", "dev", "test")},
+}
+
+
+def test_the_speech_is_a_dataset_of_the_study_and_of_every_trial(runs: Path) -> None:
+    for _ in range(2):  # a study that goes on
+        experiment = prepare(
+            tracking_uri(runs, None),
+            runs / "mlartifacts",
+            "with-speech",
+            description="",
+            tags={},
+            params={},
+            corpus=CORPUS,
+        )
+    assert experiment is not None
+    Tracker(experiment, corpus=CORPUS).start(0, params={})
+
+    def inputs(run: Run) -> dict[str, tuple[str, str]]:
+        return {
+            given.tags[0].value: (given.dataset.name, given.dataset.digest)
+            for given in run.inputs.dataset_inputs
+        }
+
+    digest = CORPUS["fingerprint"]
+    assert inputs(trials(experiment)["0"]) == {
+        "training": ("manifest train", digest),
+        "validation": ("manifest dev", digest),
+    }
+    parent = client(experiment).get_run(experiment.run_id)
+    assert inputs(parent)["testing"] == ("manifest test", digest)
+    assert len(parent.inputs.dataset_inputs) == 3
+    profile = json.loads(parent.inputs.dataset_inputs[0].dataset.profile)
+    assert profile == {"utterances": 4, "hours": 0.1}
+    found = client(experiment).search_runs(
+        [experiment.experiment_id], f"dataset.digest = '{digest}' and tags.kind = 'trial'"
+    )
+    assert [run.data.tags["trial"] for run in found] == ["0"]
+
+
+class Machine(SystemMetrics):
+    """One that is busier at each look."""
+
+    def __init__(self) -> None:
+        self.looks = 0.0
+
+    def since_last_time(self) -> dict[str, float]:
+        self.looks += 1
+        return {"system/cpu_utilization_percentage": self.looks}
+
+
+def test_what_the_machine_does_goes_with_each_evaluation(experiment: Experiment) -> None:
+    run = Tracker(experiment, machine=Machine()).start(0, params={})
+    for number in (1, 2):
+        run.log_evaluation(evaluation(number))
+    assert run.run_id is not None
+    history = client(experiment).get_metric_history(run.run_id, "system/cpu_utilization_percentage")
+    assert [(m.step, m.value) for m in history] == [(1, 2), (2, 3)]  # the first look is thrown away
 
 
 # ── The report ───────────────────────────────────────────────────────────────────────────
