@@ -88,7 +88,7 @@ class SuccessiveHalving(optuna.pruners.BasePruner):
     """Lets one in `factor` of the trials that come to a rung go on, and pauses the others."""
 
     def __init__(self, rungs: list[int], factor: int) -> None:
-        self._rungs = rungs
+        self.rungs = rungs
         self._factor = factor
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
@@ -97,7 +97,7 @@ class SuccessiveHalving(optuna.pruners.BasePruner):
         rung = len(attributes.get("evaluations", ()))
         if attributes.get("phase") != "refine" or attributes.get("survivor"):
             return False
-        if rung not in self._rungs or rung <= attributes.get("promoted", 0):
+        if rung not in self.rungs or rung <= attributes.get("promoted", 0):
             return False
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
         numbers = {leader.number for leader in leaders([*others, trial], rung, self._factor)}
@@ -105,7 +105,12 @@ class SuccessiveHalving(optuna.pruners.BasePruner):
 
     def promotable(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """The paused trials that may go on by now, in the order in which they should."""
-        return promotable(trials, self._rungs, self._factor)
+        return promotable(trials, self.rungs, self._factor)
+
+
+def is_rung(study: optuna.Study, evaluation: int) -> bool:
+    """Whether trials are compared at an evaluation: there is no need to ask at the others."""
+    return isinstance(study.pruner, SuccessiveHalving) and evaluation in study.pruner.rungs
 
 
 def queue(study: optuna.Study) -> list[FrozenTrial]:

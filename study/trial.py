@@ -37,7 +37,7 @@ from study.data.dataset import Dataset
 from study.errors import Unavailable
 from study.files import Unwritable, write_atomically
 from study.leases import Lease, hand_back, take
-from study.pruner import is_paused, queue
+from study.pruner import is_paused, is_rung, queue
 from study.sampler import CONSTRAINT, derived_seed
 from study.space import Number
 from study.storage import FINALIST
@@ -221,8 +221,9 @@ def _start_run(laboratory: Laboratory, trial: optuna.Trial) -> TrialRun:
 
 def _note(run: TrialRun, trial: optuna.Trial) -> None:
     """Keep the id of a trial's run, once MLflow has given one, for whoever goes on with it."""
-    if run.run_id and trial.user_attrs.get("mlflow_run_id") != run.run_id:
+    if run.run_id and run.noted != run.run_id:
         trial.set_user_attr("mlflow_run_id", run.run_id)
+        run.noted = run.run_id
 
 
 def _remark(trial: optuna.Trial, sentence: str) -> None:
@@ -251,7 +252,7 @@ def _follow(study: optuna.Study, trial: optuna.Trial, run: TrialRun, evaluations
             with without_waiting():
                 _note(run, trial)
                 recorded = _report(trial, seen, recorded, reported)
-                if trial.should_prune():
+                if is_rung(study, len(seen)) and trial.should_prune():
                     evaluations.close()
                     return "paused"
         except Unavailable as error:

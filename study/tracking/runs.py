@@ -145,6 +145,8 @@ class TrialRun:
         self.number = number
         self.run_id = run_id
         """MLflow's run id; None while MLflow has not been reached."""
+        self.noted = run_id
+        """The id that the trial's storage knows."""
         self._tracker = tracker
         self._waiting: list[Callable[[MlflowClient], None]] = []
         self._given_up = False

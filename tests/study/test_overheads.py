@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
+from optuna.storages import RDBStorage
 
+from tests.reports.planted_study import Formula, conduct, planted_config
+from tests.reports.test_answers import SURFACE
 from tests.speech import write_corpus
 
 ROOT = Path(__file__).parent.parent.parent
@@ -49,3 +54,29 @@ def test_check_imports_nothing_that_it_does_not_need(tmp_path: Path) -> None:
     # Each of these takes from half a second to three.
     heavy = "mlflow scipy.stats pandas matplotlib sklearn seaborn torch._dynamo sympy"
     assert _imported(arguments, f"torch {heavy}") == ["torch"]
+
+
+def test_what_a_trial_asks_of_its_storage_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each change is a transaction, and each look at a trial that runs a query."""
+    config = planted_config(
+        tmp_path, seed=0, explore={"trials": 4}, refine={"trials": 3, "survivors": 1.0},
+        finalists={"top": 0, "anchors": False},
+    )  # fmt: skip
+    counts: Counter[str] = Counter()
+    for name in ("set_trial_param", "set_trial_state_values", "set_trial_intermediate_value",
+                 "set_trial_user_attr", "set_trial_system_attr", "_get_trials", "get_trial"):  # fmt: skip
+        original = getattr(RDBStorage, name)
+
+        def counted(
+            *arguments: Any, _name: str = name, _original: Any = original, **named: Any
+        ) -> Any:
+            counts["writes" if _name.startswith("set") else "reads"] += 1
+            return _original(*arguments, **named)
+
+        monkeypatch.setattr(RDBStorage, name, counted)
+    conduct(config, Formula(SURFACE, 0.004))
+    trials = 8
+    assert counts["writes"] <= 27 * trials  # 7 parameters, 4 evaluations of 2, and 12 facts
+    assert counts["reads"] <= 10 * trials
