@@ -46,6 +46,7 @@ PARSED = {
     "check gpu.yaml": "needs a GPU",
     "run gpu.yaml": "needs a GPU",
     "run -o explore.trials=16": "a study is extended in tests/study/test_run.py",
+    "finalists -o finalists.seeds=5": "the same",
     "run other.yaml": "the fixture does, in another way: it is run like the first",
     "compare study.yaml other.yaml": "needs that second study; tests/study/test_run.py compares two",
     "register": "tests/study/tracking/test_model.py registers and serves a model",
@@ -98,6 +99,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study["anchors"] = []
     study["corpus"] = {"kind": "manifest", "folder": "corpora/mine", "max_bad_utterances": 1}
     study["launcher"] = {"workers": 1}
+    study["tracking"] = {"enabled": False}  # its database takes longer to make than all the rest
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
     write_corpus(folder / "corpora" / "mine")
     write_tone(folder / "recording.wav", 1.0)
