@@ -251,16 +251,16 @@ def test_espnet_hears_in_raw_audio_what_the_study_hears(
             memory, _ = ready.recogniser.encode(features, lengths)
             theirs, theirs_lengths = model.frontend(speech[None], torch.tensor([len(speech)]))
             assert theirs_lengths.tolist() == lengths.tolist()
-            torch.testing.assert_close(theirs, features, rtol=0, atol=1e-3)
+            torch.testing.assert_close(theirs, features, rtol=0, atol=1e-4)
             heard, heard_lengths = model.encode(speech[None], torch.tensor([len(speech)]))
-            torch.testing.assert_close(heard, memory, rtol=0, atol=1e-3)
+            torch.testing.assert_close(heard, memory, rtol=0, atol=1e-4)
             boundary = ready.tokenizer.vocabulary - 1
             tokens = torch.tensor([[boundary, *ready.tokenizer.encode("red light on")]])
             by_ctc, by_decoder = _log_probabilities(ready, memory, tokens)
-            torch.testing.assert_close(model.ctc.log_softmax(heard), by_ctc, rtol=0, atol=1e-2)
+            torch.testing.assert_close(model.ctc.log_softmax(heard), by_ctc, rtol=0, atol=1e-4)
             logits, _ = model.decoder(heard, heard_lengths, tokens, torch.tensor([tokens.shape[1]]))
             torch.testing.assert_close(
-                nn.functional.log_softmax(logits, dim=-1), by_decoder, rtol=0, atol=1e-2
+                nn.functional.log_softmax(logits, dim=-1), by_decoder, rtol=0, atol=1e-4
             )
 
 
