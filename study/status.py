@@ -165,7 +165,8 @@ class Status:
             return f"No worker has a trial; to go on: {command('run', self.file)}"
         if self.state == "finished":
             page = self.watch.config.folder / "report" / "index.html"
-            written = f"report: {page}" if page.is_file() else command("report", self.file)
+            write = f"to write the report: {command('report', self.file)}"
+            written = f"report: {page}" if page.is_file() else write
             return f"Every trial has an outcome; {written}"
         return ""
 
