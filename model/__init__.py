@@ -2,6 +2,6 @@
 
 `model.config` says what can be chosen and imports nothing heavy; `model.recogniser`
 builds the network. Read the parts in this order: `positions`, `attention`,
-`convolution`, `subsampling`, `encoder`, `ctc`, `decoder`, `transducer`, `recogniser`. `espnet` maps
-checkpoints from ESPnet's into this network and back.
+`convolution`, `subsampling`, `encoder`, `ctc`, `decoder`, `beam_search`, `transducer`,
+`recogniser`. `espnet` maps checkpoints from ESPnet's into this network and back.
 """
