@@ -408,6 +408,7 @@ def test_the_speech_is_a_dataset_of_the_study_and_of_every_trial(runs: Path) -> 
     Tracker(experiment, corpus=CORPUS).start(0, params={})
 
     def inputs(run: Run) -> dict[str, tuple[str, str]]:
+        assert run.inputs is not None
         return {
             given.tags[0].value: (given.dataset.name, given.dataset.digest)
             for given in run.inputs.dataset_inputs
@@ -420,9 +421,9 @@ def test_the_speech_is_a_dataset_of_the_study_and_of_every_trial(runs: Path) -> 
     }
     parent = client(experiment).get_run(experiment.run_id)
     assert inputs(parent)["testing"] == ("manifest test", digest)
-    assert len(parent.inputs.dataset_inputs) == 3
-    profile = json.loads(parent.inputs.dataset_inputs[0].dataset.profile)
-    assert profile == {"utterances": 4, "hours": 0.1}
+    assert parent.inputs is not None and len(parent.inputs.dataset_inputs) == 3
+    profile = parent.inputs.dataset_inputs[0].dataset.profile
+    assert profile is not None and json.loads(profile) == {"utterances": 4, "hours": 0.1}
     found = client(experiment).search_runs(
         [experiment.experiment_id], f"dataset.digest = '{digest}' and tags.kind = 'trial'"
     )
