@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from model.config import SHAPE
 from study.tracking.address import redact
 
 if TYPE_CHECKING:
@@ -35,11 +37,45 @@ def describe(client: MlflowClient, experiment_id: str, description: str) -> None
 
 
 def _view() -> dict[str, object]:
-    """The runs table that answers the study's questions: its columns, and the best trial first.
+    """The runs table that answers the study's questions, and the charts beside it.
 
-    Sorted by a metric, MLflow lists trials beside their study; sorted by date it folds them away.
+    Its columns, and the best trial first: sorted by a metric, MLflow lists trials beside their
+    study; sorted by date it folds them away.
     """
-    params = "encoder_layers encoder_dim attention_heads conv_kernel_size decoder_layers"
     columns = ["attributes.`Created`", "metrics.`wer`", "metrics.`parameters`", "tags.`outcome`"]
-    columns += [f"params.`{name}`" for name in [*params.split(), "decoder_dim", "learning_rate"]]
-    return {"selectedColumns": columns, "orderByKey": "metrics.`wer`", "orderByAsc": True}
+    columns += [f"params.`{name}`" for name in (*SHAPE, "learning_rate")]
+    return {
+        "selectedColumns": columns,
+        "orderByKey": "metrics.`wer`",
+        "orderByAsc": True,
+        "compareRunSections": [{"uuid": VIEW, "name": "The study", "display": True, "columns": 2}],
+        "compareRunCharts": list(_charts()),
+    }
+
+
+def _charts() -> Iterator[dict[str, object]]:
+    """WER over training, WER against each of the six, and all of them in parallel coordinates."""
+
+    def chart(name: str, kind: str, **more: object) -> dict[str, object]:
+        place = {"uuid": name, "metricSectionId": VIEW, "deleted": False, "isGenerated": False}
+        return {**place, "type": kind, "runsCountToCompare": 100, **more}
+
+    for metric in ("wer", "dev_loss"):
+        yield chart(
+            f"{metric}-curve",
+            "LINE",
+            metricKey=metric,
+            selectedMetricKeys=[metric],
+            xAxisKey="step",
+            lineSmoothness=0,
+        )
+    yield chart(
+        "parallel", "PARALLEL", selectedParams=[*SHAPE, "learning_rate"], selectedMetrics=["wer"]
+    )
+    for name in SHAPE:
+        yield chart(
+            f"wer-{name}",
+            "SCATTER",
+            xaxis={"key": name, "type": "PARAM"},
+            yaxis={"key": "wer", "type": "METRIC"},
+        )

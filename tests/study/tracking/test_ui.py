@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import base64
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -177,7 +182,7 @@ def test_the_curves_of_all_trials_are_drawn(
     served: str, study: Experiment, browser: Chrome
 ) -> None:
     browser.get(links(served, study.experiment_id)["curves"])
-    see(browser, "Model metrics", "trial 2", "dev_loss")
+    see(browser, "The study", "trial 2", "dev_loss", "Parallel coordinates")
     deadline = time.monotonic() + 20
     drawn = 0
     while drawn < 3 and time.monotonic() < deadline:  # three curves in at least one chart
@@ -185,6 +190,26 @@ def test_the_curves_of_all_trials_are_drawn(
         traces = [chart.find_elements("css selector", ".scatterlayer .trace") for chart in charts]
         drawn = max(map(len, traces), default=0)
     assert drawn >= 3
+
+
+@needs_browser
+def test_a_chart_shows_wer_against_encoder_dim(
+    served: str, study: Experiment, browser: Chrome
+) -> None:
+    browser.get(links(served, study.experiment_id)["curves"])
+    see(browser, "encoder_layers vs. wer", "encoder_dim vs. wer")
+    find = """
+        const charts = [...document.querySelectorAll('.js-plotly-plot')];
+        const of = charts.filter(c => c.layout?.xaxis?.title?.text === 'encoder_dim');
+        of.forEach(c => c.scrollIntoView());
+        return of.flatMap(c => c.data.flatMap(
+            t => [...t.x].map((x, i) => [Number(x), Number(t.y[i])])));"""
+    deadline = time.monotonic() + 20
+    points: list[list[float]] = []
+    while len(points) < 3 and time.monotonic() < deadline:
+        points = browser.execute_script(find)
+        time.sleep(0.2)
+    assert sorted(points) == [[64, pytest.approx(wer)] for wer in (1 / 12, 2 / 12, 3 / 12)]
 
 
 @needs_browser
@@ -231,6 +256,68 @@ def test_the_report_is_rendered_with_its_script(
         see(browser, "What shape?", "two layers")
     finally:
         browser.switch_to.default_content()
+
+
+@pytest.fixture
+def guarded(served: str) -> Iterator[str]:
+    """The same server behind a password, as behind a proxy of an institute."""
+    wanted = "Basic " + base64.b64encode(b"me:geheim").decode()
+
+    class Guard(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.headers.get("Authorization") != wanted:
+                self.send_error(401)
+                return
+            length = int(self.headers.get("Content-Length") or 0)
+            headers = {"Content-Type": self.headers.get("Content-Type", "application/json")}
+            request = urllib.request.Request(  # noqa: S310
+                served + self.path,
+                data=self.rfile.read(length) if length else None,
+                headers=headers,
+                method=self.command,
+            )
+            try:
+                with urllib.request.urlopen(request, timeout=30) as reply:  # noqa: S310
+                    status, body = reply.status, reply.read()
+            except urllib.error.HTTPError as error:
+                status, body = error.code, error.read()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_PATCH = do_PUT = do_GET
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    guard = ThreadingHTTPServer(("127.0.0.1", 0), Guard)
+    threading.Thread(target=guard.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{guard.server_port}"
+    guard.shutdown()
+    guard.server_close()
+
+
+def test_a_password_comes_from_mlflows_own_environment_and_is_never_logged(
+    guarded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+
+    def begin() -> Experiment | None:
+        return prepare(guarded, tmp_path, "guarded", description="", tags={}, params={"a": 1})
+
+    assert begin() is None
+    assert "401" in caplog.text
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "geheim")
+    experiment = begin()
+    assert experiment is not None
+    run = Tracker(experiment).start(0, params={"encoder_layers": 2})
+    run.log_evaluation({"evaluation": 1, "wer": 0.5})
+    run.finish("finished")
+    assert run.delivered
+    assert "geheim" not in caplog.text + repr(experiment) + str(experiment.as_attribute())
 
 
 def test_a_study_logs_to_a_server_as_well(served: str, study: Experiment, tmp_path: Path) -> None:
