@@ -182,7 +182,7 @@ def test_the_curves_of_all_trials_are_drawn(
     served: str, study: Experiment, browser: Chrome
 ) -> None:
     browser.get(links(served, study.experiment_id)["curves"])
-    see(browser, "The study", "trial 2", "dev_loss", "Parallel coordinates")
+    see(browser, "The study", "trial 2", "dev_loss", "encoder_layers")
     deadline = time.monotonic() + 20
     drawn = 0
     while drawn < 3 and time.monotonic() < deadline:  # three curves in at least one chart
