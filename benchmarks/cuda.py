@@ -296,11 +296,12 @@ def main() -> int:
         measuring.write_results(
             "cuda", arguments.device, {"checks": checks, "speed": rows}, goal=GOAL
         )
-        script = Path(__file__).parent / "encoder_step.py"
-        subprocess.run(
-            [sys.executable, str(script), "--device", arguments.device, "--rounds", "20"],
-            check=True,
-        )
+        script = str(Path(__file__).parent / "encoder_step.py")
+        for options in ([], ["--compile"]):
+            subprocess.run(
+                [sys.executable, script, "--device", arguments.device, "--rounds", "20", *options],
+                check=True,
+            )
     else:
         print(json.dumps({"quick": True, "checks": len(checks), "ways": len(rows)}))
     return 0 if all(check["holds"] for check in checks) else 1

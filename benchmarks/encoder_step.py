@@ -2,6 +2,7 @@
 
     python benchmarks/encoder_step.py                  # CPU, one thread: 6 × 144 and 12 × 256
     python benchmarks/encoder_step.py --device cuda
+    python benchmarks/encoder_step.py --device cuda --compile   # ours and ESPnet's layers compiled
 
 A step is forward, CTC loss, backward and an AdamW update on the same random batch (4 utterances of
 400 frames × 80 mels, 30 labels of 500), dropout 0.1, convolution kernel 31, 4 heads, feed-forward 4
@@ -13,7 +14,9 @@ Every encoder has the same kind of front block (two 3×3 convolutions of stride 
 encoder) and the same output layer. torchaudio's blocks have no positions at all; transformers' are
 relative.
 
-Prints a JSON line for each model and writes benchmarks/results/encoder_step-<hardware>.json. Peers
+Prints a JSON line for each model and writes benchmarks/results/encoder_step-<hardware>.json (or
+encoder_step-compiled-…). `times_floor` is a step's time in units of that of its floating-point
+operations, of forward and twice that for backward, at the rate of a large matrix product. Peers
 that are not installed are left out:
     pip install --no-deps espnet typeguard packaging; pip install transformers
 """
@@ -22,23 +25,24 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.metadata
+import functools
 import json
-import re
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # when run as a file
+
+from benchmarks import measuring
 from model.config import NetworkConfig
 from model.encoder import ConformerEncoder
 from model.subsampling import Conv2dSubsampling, subsampled_length
-from study import provenance
 
 UTTERANCES, FRAMES, MELS, LABELS, VOCABULARY = 4, 400, 80, 30, 500
 HEADS, KERNEL, DROPOUT = 4, 31, 0.1
@@ -155,16 +159,31 @@ class Step:
         self.optimiser.step()
 
 
-def measure(size: str, device: torch.device, rounds: int) -> list[dict[str, Any]]:
-    """The seconds of a step of each peer that is installed, in turns."""
+LAYERS = {"ours": "blocks", "espnet": "encoders"}
+"""Where the layers of an encoder are, of those that are compared compiled."""
+
+
+def measure(
+    size: str, device: torch.device, rounds: int, backend: str | None = None
+) -> list[dict[str, Any]]:
+    """The seconds of a step of each peer that is installed, in turns.
+
+    With a backend of `torch.compile`, of those in `LAYERS` alone, each layer compiled by itself.
+    """
     layers, dim = SIZES[size]
     torch.manual_seed(0)
     steps: dict[str, Step] = {}
     for name, make in PEERS.items():
+        if backend is not None and name not in LAYERS:
+            continue
         try:
             steps[name] = Step(make(layers, dim), dim, device)
         except ImportError as error:
             print(f"{name} is left out: {error}", file=sys.stderr)
+            continue
+        if backend is not None:
+            for layer in getattr(steps[name].encoder.encoder, LAYERS[name]):
+                layer.compile(dynamic=False, backend=backend)
     batch = (
         torch.randn(UTTERANCES, FRAMES, MELS, device=device),
         torch.full((UTTERANCES,), FRAMES, device=device),
@@ -173,19 +192,16 @@ def measure(size: str, device: torch.device, rounds: int) -> list[dict[str, Any]
     for step in steps.values():
         for _ in range(2):
             step(*batch)
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(rounds):
-        names = list(steps)
-        for name in names[number % len(names) :] + names[: number % len(names)]:
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            started = clock()
-            steps[name](*batch)
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            seconds[name].append(clock() - started)
-    return [_summary(name, size, steps[name], seconds) for name in steps]
+    turns = {name: functools.partial(step, *batch) for name, step in steps.items()}
+    seconds = measuring.take_turns(turns, rounds, device)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        steps["ours"].encoder.eval()(*batch[:2])
+    floor = measuring.device_rates(device, torch.float32).floor(
+        flops=3 * counter.get_total_flops(), traffic=0.0
+    )
+    return [{**_summary(name, size, steps[name], seconds),
+             "times_floor": statistics.median(seconds[name]) / floor}
+            for name in steps]  # fmt: skip
 
 
 def _summary(name: str, size: str, step: Step, seconds: dict[str, list[float]]) -> dict[str, Any]:
@@ -213,27 +229,23 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--sizes", nargs="+", choices=tuple(SIZES), default=list(SIZES))
+    parser.add_argument("--compile", action="store_true", help="compile the layers")
+    parser.add_argument("--backend", default="inductor", help="that compiles them")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     device = torch.device(arguments.device)
+    backend = arguments.backend if arguments.compile else None
     rows = []
     for size in arguments.sizes:
-        for row in measure(size, device, arguments.rounds):
+        for row in measure(size, device, arguments.rounds, backend):
             if device.type == "cuda":
                 row.pop("cpu_ratio_to_espnet", None)
             rows.append(row)
             print(json.dumps(row), flush=True)
-    versions = provenance.versions()
-    for package in ("espnet", "transformers"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    hardware = provenance.hardware(arguments.device)
-    name = re.sub(r"[^a-z0-9]+", "-", hardware.lower()).strip("-")
-    result = {"hardware": hardware, "threads": 1, "versions": versions, "results": rows}
-    file = Path(__file__).parent / "results" / f"encoder_step-{name}.json"
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"written to {file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file}")
+    name = "encoder_step-compiled" if arguments.compile else "encoder_step"
+    measuring.write_results(
+        name, arguments.device, rows, packages=["espnet", "transformers"], backend=backend
+    )
 
 
 if __name__ == "__main__":
