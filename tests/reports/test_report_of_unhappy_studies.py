@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,14 @@ from optuna.trial import TrialState, create_trial
 
 import reports
 from tests.reports.page_outline import outline
-from tests.reports.simulated import ANCHORS, SimulatedStudy, draw, simulated_trial
+from tests.reports.simulated import (
+    ANCHORS,
+    SimulatedStudy,
+    config,
+    corpus,
+    draw,
+    simulated_trial,
+)
 
 Simulate = Callable[..., SimulatedStudy]
 
@@ -118,6 +126,47 @@ def test_a_perfect_trial(empty_study: SimulatedStudy) -> None:
     files = write(empty_study)
     assert "0.00 %" in outline(files).text
     assert files.answer.best is not None and files.answer.best.number == 0  # of equals, the first
+
+
+def test_a_value_seen_once_is_no_answer(empty_study: SimulatedStudy) -> None:
+    """Not even where its one trial is by far the best."""
+    rng = random.Random(0)
+    trials = [simulated_trial({**draw(rng), "decoder_dim": 32 + 32 * (i % 2)}, rng, wer=0.3)
+              for i in range(12)]  # fmt: skip
+    for trial in trials:
+        trial.value = 0.3 + rng.gauss(0, 0.02)
+    trials.append(simulated_trial({**draw(rng), "decoder_dim": 96}, rng, wer=0.1))
+    empty_study.study.add_trials(trials)
+    files = write(empty_study)
+    page = outline(files)
+    assert "the lowest of 1 explore trials" in files.html.read_text(encoding="utf-8")
+    assert "How wide is the decoder?" in page.text
+    (decoder,) = (q for q in files.answers.questions if q.name == "decoder_dim")
+    assert decoder.verdict in ("undecided", "no effect seen")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ten_thousand_trials_take_less_than_a_minute(tmp_path: Path) -> None:
+    """In seconds of the processor, of which two cores have at least one a second."""
+    rng = random.Random(0)
+    study = optuna.create_study(storage=optuna.storages.InMemoryStorage(), study_name="many")
+    study.set_user_attr("config", config())
+    study.set_user_attr("corpus", corpus())
+    outcomes = ["finished"] * 17 + ["pruned"] * 5 + ["diverged", "crashed"]
+    study.add_trials(
+        [
+            simulated_trial(
+                draw(rng), rng, phase="refine" if i % 2 else "explore", outcome=rng.choice(outcomes)
+            )
+            for i in range(10_000)
+        ]
+    )
+    started = time.process_time()
+    files = reports.write(study._storage, "many", tmp_path)
+    took = time.process_time() - started
+    assert len(pd.read_csv(files.trials_csv)) == 10_000
+    assert took < 60
 
 
 def test_all_trials_alike(empty_study: SimulatedStudy) -> None:
