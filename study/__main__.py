@@ -5,6 +5,7 @@ Heavy libraries are imported by the commands that need them, so that help and fa
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import NoReturn
 
@@ -13,6 +14,12 @@ import typer
 from study.commands import answers, corpora, examples, machines, networks, studies, watching, winner
 from study.errors import InputError, Unavailable
 from study.invocation import SCRIPT, program
+
+NOT_OURS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
+)
+"""What a machine refuses: disks that are full or read-only, folders of somebody else."""
 
 DONE, UNFINISHED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 EXIT_CODES = (
@@ -42,6 +49,10 @@ def main() -> NoReturn:
     except Unavailable as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(UNFINISHED)
+    except OSError as error:
+        if error.errno not in NOT_OURS or error.filename is None:
+            raise
+        _refuse([f"{error.filename}: {error.strerror}: make room, allow it, or name another place"])
     except typer.Abort:
         sys.exit(INTERRUPTED)
     except Exception as error:  # typer's own complaints have no public base class

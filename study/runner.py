@@ -6,12 +6,14 @@ import contextlib
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 from rich.console import Console
+from rich.markup import escape
 
 import reports
 from study import finalists, provenance
@@ -73,6 +75,7 @@ def run(
     if not _waiting(study):
         finalists.enqueue(config, study)
     watch = Watch(study, config, console)
+    reasons = _Reasons(config.folder / "logs")
     if lost:
         numbers = ", ".join(str(trial.number) for trial in lost)
         console.print(f"Trials {numbers} had lost their worker; they go on from their checkpoints.")
@@ -98,6 +101,8 @@ def run(
             return code
     _report(config, study, console, arguments)
     if watch.unfinished:
+        for reason in reasons:
+            console.print(f"[red]A worker stopped:[/] {escape(reason)}", soft_wrap=True)
         console.print(
             f"[red]The workers stopped with {watch.unfinished} trials unfinished;[/] "
             f"{config.folder / 'logs'} says why. Run the same command again to go on.",
@@ -185,6 +190,24 @@ def _train(config: StudyConfig, study: optuna.Study, watch: Watch, most: int) ->
             if gave_up or len(watch.finished) == before:
                 return FAILED
     return 0
+
+
+class _Reasons:
+    """Why workers stopped: the errors that they logged from now on, the last of each."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._sizes = {log: log.stat().st_size for log in logs.glob("*.log")}
+
+    def __iter__(self) -> Iterator[str]:
+        said = []
+        for log in sorted(self._logs.glob("*.log")):
+            with log.open("rb") as file:
+                file.seek(self._sizes.get(log, 0))
+                lines = file.read().decode(errors="replace").splitlines()
+            errors = [line.partition(": ")[2] for line in lines if " ERROR " in line]
+            said += errors[-1:]
+        return iter(dict.fromkeys(said))
 
 
 def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
