@@ -114,6 +114,15 @@ def _cell(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
+def results_of(name: str, device: str) -> dict[str, Any]:
+    """The results that this machine's file holds, for a benchmark that measures a part of them."""
+    for file in RESULTS.glob(f"{name}-*.json"):
+        content: dict[str, Any] = json.loads(file.read_text())
+        if content["hardware"] == provenance.hardware(device):
+            return dict(content["results"])
+    return {}
+
+
 def write_results(
     name: str, device: str, results: Any, *, packages: Sequence[str] = (), **facts: Any
 ) -> Path:
