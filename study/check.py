@@ -15,6 +15,7 @@ from model.recogniser import Recogniser
 from study import provenance
 from study.config import StudyConfig
 from study.connection import check_url
+from study.crew import size as crew_size
 from study.data.batches import Batch, Batches
 from study.data.dataset import Dataset
 from study.progress import duration_in_words, shape_in_words
@@ -63,7 +64,7 @@ def check(config: StudyConfig, console: Console) -> None:
             highlight=False,
             soft_wrap=True,
         )
-    workers = config.launcher.workers or (provenance.cores() if device.type == "cpu" else 1)
+    workers = crew_size(config, device.type)
     total = config.trials + config.finalist_trials
     seconds = total * (smallest.trial_seconds + largest.trial_seconds) / 2 / workers
     phases = (

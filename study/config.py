@@ -92,13 +92,42 @@ class FinalistsConfig(_Section):
     """The beam search that test is decoded with; all other scores are of greedy decoding."""
 
 
+class SlurmConfig(_Section):
+    """What SLURM is asked for, for each worker."""
+
+    partition: str | None = None
+    """The partition; null: the cluster's default."""
+    minutes: Annotated[int, Ge(2)] = 240
+    """The longest that a job may run. Its worker then saves, and the job is queued again."""
+    gpus: Annotated[int, Ge(0)] = 1
+    """GPUs of a worker; 0 for none."""
+    cpus: Annotated[int, Ge(1)] = 4
+    """Cores of a worker."""
+    memory: Annotated[float, Gt(0)] = 16
+    """Memory of a worker, in GB."""
+    account: str | None = None
+    """Who pays."""
+    qos: str | None = None
+    """The quality of service."""
+    constraint: str | None = None
+    """Features that a machine must have, as in `--constraint`."""
+    setup: tuple[str, ...] = ()
+    """Lines of shell to run first on the machine, such as `module load cuda`."""
+
+
 class LauncherConfig(_Section):
     """How workers, the processes that run trials, are started."""
 
-    kind: Literal["local"] = "local"
-    """`local`: processes on this machine."""
+    kind: Literal["inline", "local", "ray", "slurm"] = "local"
+    """`inline`: in this process; `local`: processes on this machine; `ray`: on a Ray cluster;
+    `slurm`: jobs of a SLURM cluster."""
     workers: Annotated[int, Ge(1)] | None = None
-    """Processes; null: one a core on the CPU, one on a GPU."""
+    """Workers; null: one a core on the CPU, `workers_per_gpu` on each GPU of this machine."""
+    workers_per_gpu: Annotated[int, Ge(1)] = 1
+    """Workers that share a GPU (`local` and `ray`)."""
+    address: str | None = None
+    """Ray's cluster, such as `auto` or `ray://host:10001`; null: one on this machine."""
+    slurm: SlurmConfig = SlurmConfig()
 
 
 class TrackingConfig(_Section):
@@ -249,6 +278,11 @@ class StudyConfig(_Section):
         )
 
 
+def holds_password(url: str) -> bool:
+    """Whether a storage's URL holds a password itself, and not a variable in its place."""
+    return _PASSWORD.search(url) is not None
+
+
 def _searchable() -> dict[str, tuple[str, bool]]:
     """The numeric fields of network and training."""
     found = {}
@@ -295,7 +329,7 @@ def faults(config: StudyConfig, given: dict[str, Any]) -> Iterator[tuple[str, st
 
     `given` is what stands in the file, to tell what was chosen from what was left at its default.
     """
-    if _PASSWORD.search(config.storage):
+    if holds_password(config.storage):
         yield (
             "storage",
             "holds a password, which all could read: write ${STUDY_DB_PASSWORD} in its place, and "
@@ -307,6 +341,11 @@ def faults(config: StudyConfig, given: dict[str, Any]) -> Iterator[tuple[str, st
             f"{config.launcher.workers} workers are more than a file bears ({JOURNAL_WORKERS}): "
             "give the URL of a database, such as postgresql+psycopg://user@host/name",
         )
+    launcher = config.launcher
+    if launcher.kind == "inline" and (launcher.workers or 1) > 1:
+        yield "launcher.workers", "one process runs one worker: set it to 1, or launcher.kind=local"
+    if launcher.kind in ("ray", "slurm") and launcher.workers is None:
+        yield "launcher.workers", f"is missing: say how many workers {launcher.kind} should start"
     broken = False
     for name, searched in config.search.items():
         for fault in _range_faults(name, searched, config):

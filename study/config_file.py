@@ -42,9 +42,21 @@ def load(file: Path, overrides: Iterable[str] = ()) -> StudyConfig:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: cannot be read as UTF-8 text ({error})") from None
     given, places = _parse(file, text)
+    given.setdefault("name", file.stem)
+    return _build(file, given, places, overrides)
+
+
+def amend(config: StudyConfig, overrides: Iterable[str]) -> StudyConfig:
+    """Another configuration, with values set as by `load`."""
+    given, _ = _parse(Path(config.name), dump(config))
+    return _build(Path(config.name), given, {}, overrides)
+
+
+def _build(
+    file: Path, given: dict[str, Any], places: Places, overrides: Iterable[str]
+) -> StudyConfig:
     for override in overrides:
         _override(given, places, override)
-    given.setdefault("name", file.stem)
     if isinstance(given.get("search"), dict):  # null takes a parameter out of the search
         given["search"] = {name: r for name, r in given["search"].items() if r is not None}
     try:

@@ -59,12 +59,16 @@ _CREATE_TRIES = 10
 
 
 def open_storage(config: StudyConfig, *, patience: float = 0.0) -> BaseStorage:
-    """Connect to the storage of a study; files and tables are created where there are none.
+    """Connect to the storage of a study; see `connect`."""
+    return connect(config.storage_url, patience=patience)
+
+
+def connect(url: str, *, patience: float = 0.0) -> BaseStorage:
+    """Connect to a storage; files and tables are created where there are none.
 
     `patience` is how many seconds to wait for a storage that does not answer at first. Raises
     `InputError` where it cannot be opened.
     """
-    url = config.storage_url
     check_url(url)
     deadline = time.monotonic() + patience
     while True:
@@ -79,9 +83,9 @@ def open_storage(config: StudyConfig, *, patience: float = 0.0) -> BaseStorage:
                 ) from None
             if not _is_away(error):
                 raise
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= deadline or _hurry.is_set():
                 raise InputError(f"storage: {url} cannot be opened ({_reason(error)})") from None
-            time.sleep(LONGEST_PAUSE)
+            _hurry.wait(LONGEST_PAUSE)
 
 
 def check_url(url: str) -> None:
@@ -465,7 +469,9 @@ def _is_away(error: BaseException) -> bool:
         return error.connection_invalidated or isinstance(
             error, sqlalchemy.exc.OperationalError | sqlalchemy.exc.InterfaceError
         )
-    if isinstance(error, sqlalchemy.exc.TimeoutError | OSError):
+    # A transaction is invalid after the connection broke in the middle of it.
+    invalid = sqlalchemy.exc.PendingRollbackError | sqlalchemy.exc.ResourceClosedError
+    if isinstance(error, invalid | sqlalchemy.exc.TimeoutError | OSError):
         return True
     code = getattr(error, "code", None)  # grpc's, which need not be installed
     if type(error).__module__.startswith("grpc") and callable(code):

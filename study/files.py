@@ -57,6 +57,12 @@ def replacing(file: Path, *, keep: Path | None = None) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def clear_unfinished(folder: Path) -> None:
+    """Remove what a process that was killed had begun to write into a folder."""
+    for file in folder.glob(".*"):
+        file.unlink(missing_ok=True)
+
+
 def _flush(file: Path) -> None:
     """Bring a file to the disk, so that not even a power cut leaves its name on half of it."""
     with file.open("rb") as stream:

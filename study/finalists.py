@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,11 +113,12 @@ def score(
     dataset: Dataset,
     device: torch.device,
     folder: Path,
+    before: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Decode the test split with the weights that a trial's WER is of; returns what to record.
 
     The WER is that of a beam search, as `finalists.decoding` sets it; what it is greedy is recorded
-    too. Writes `test.jsonl` into the trial's folder.
+    too. Writes `test.jsonl` into the trial's folder. `before` is called before each batch.
     """
     mels = dataset.normalisation[0].numel()
     recogniser = Recogniser(network, mels=mels, vocabulary=dataset.tokenizer.vocabulary).to(device)
@@ -124,7 +126,12 @@ def score(
     batches = Batches(dataset.splits["test"], EVALUATION_BATCH * config.training.batch_seconds)
     started = time.perf_counter()
     recognition = recognise(
-        recogniser, batches, dataset.tokenizer, device, decoding=config.finalists.decoding
+        recogniser,
+        batches,
+        dataset.tokenizer,
+        device,
+        decoding=config.finalists.decoding,
+        before=before,
     )
     write_hypotheses(folder / "test.jsonl", recognition.hypotheses)
     counts = recognition.word_errors

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,12 +18,14 @@ from study import finalists, provenance
 from study.config import StudyConfig
 from study.config_file import dump
 from study.connection import check_url, without_waiting
+from study.crew import Crew
+from study.crew import size as crew_size
 from study.data.corpus import SPLITS
 from study.data.dataset import Dataset
 from study.errors import Unavailable
 from study.files import write_atomically
 from study.invocation import command
-from study.launchers import LAUNCHERS
+from study.launchers.worker import study_file
 from study.leases import Watcher
 from study.progress import Watch, duration_in_words, shown, step
 from study.storage import create_study
@@ -37,8 +37,6 @@ from study.worker import choose_device, open_dataset
 
 POLL = 0.5
 """Seconds between looks at the storage."""
-PATIENCE = 15
-"""Seconds that workers have to hand back their trials before they are killed."""
 
 INTERRUPTED = 130
 FAILED = 1
@@ -90,7 +88,7 @@ def run(
         if watch.finished:
             done = f"{len(watch.finished)} of {watch.total} trials have an outcome"
             console.print(f"Going on with the study '{config.name}': {done}.", highlight=False)
-        code = _train(config, study, watch, _workers(config, device))
+        code = _train(config, study, watch, crew_size(config, device))
         if code == INTERRUPTED:
             parent.end_study(experiment)
             console.print(
@@ -154,40 +152,32 @@ def _attributes(config: StudyConfig, dataset: Dataset, device: str) -> dict[str,
     }
 
 
-def _workers(config: StudyConfig, device: str) -> int:
-    """Worker processes: what is asked for, else one a core on the CPU and one on a GPU."""
-    return config.launcher.workers or (provenance.cores() if device == "cpu" else 1)
-
-
 def _train(config: StudyConfig, study: optuna.Study, watch: Watch, most: int) -> int:
     """Run workers, at most so many, until every trial has an outcome, or until nothing moves."""
-    file = config.folder / "study.yaml"
-    write_atomically(file, dump(config))
+    write_atomically(study_file(config), dump(config))
     watcher = Watcher(study)
     with shown(watch):
         while watch.unfinished:
             before = len(watch.finished)
-            workers = min(most, watch.unfinished)
-            processes = LAUNCHERS[config.launcher.kind](file, workers, config.folder / "logs")
+            crew = Crew(config, min(most, watch.unfinished))
             try:
-                while any(process.poll() is None for process in processes):
+                while crew.look(len(watch.finished)):
                     time.sleep(POLL)
                     watcher.reclaim()  # trials of workers that died go to the others
                     step(watch)
             except KeyboardInterrupt:
-                _stop(processes)
+                crew.stop()
                 with without_waiting(), contextlib.suppress(Unavailable):
                     watcher.reclaim()
                     step(watch)
                 return INTERRUPTED
             except Unavailable:
-                _stop(processes)
+                crew.stop()
                 raise
             watcher.reclaim()
             finalists.enqueue(config, study)  # where no worker lived to do it
             step(watch)
-            gave_up = any(process.returncode == FAILED for process in processes)
-            if gave_up or len(watch.finished) == before:
+            if crew.gave_up or len(watch.finished) == before:
                 return FAILED
     return 0
 
@@ -208,23 +198,6 @@ class _Reasons:
             errors = [line.partition(": ")[2] for line in lines if " ERROR " in line]
             said += errors[-1:]
         return iter(dict.fromkeys(said))
-
-
-def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Ask workers to stop, and kill those that do not."""
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # they are stopping already
-    try:
-        for process in processes:
-            process.terminate()
-        deadline = time.monotonic() + PATIENCE
-        for process in processes:
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def _report(config: StudyConfig, study: optuna.Study, console: Console, arguments: str) -> None:

@@ -41,6 +41,8 @@ GROWING = (
 """Keys by which a begun study may ask for more trials."""
 PRACTICAL = ("name", "runs", "device", "storage", "launcher", "tracking", "log_level")
 """Keys that do not change what a study finds out."""
+PLACES = ("corpus.folder",)
+"""Keys that say where a thing is, and may differ between machines: its fingerprint says what."""
 
 FINALIST = "finalist"
 """The phase of the trials that follow the search."""
@@ -94,9 +96,9 @@ def create_study(
         begun = study.user_attrs
         plain = config.model_dump(mode="json")
         if "config" in begun:
-            _refuse_changes(config, begun, plain, attributes, accept_changed_corpus)
-            if changes := _changes(study, attributes):
-                attributes = {**attributes, "changes": [*begun.get("changes", []), *changes]}
+            _refuse_changes(config, begun, attributes, accept_changed_corpus)
+            if said := _changes(study, attributes):
+                attributes = {**attributes, "changes": [*begun.get("changes", []), *said]}
         created = begun.get("created", datetime.now(UTC).isoformat())
         for name, value in {**attributes, "created": created, "config": plain}.items():
             study.set_user_attr(name, value)
@@ -128,35 +130,26 @@ def _changes(study: optuna.Study, attributes: dict[str, Any]) -> list[str]:
 def _refuse_changes(
     config: StudyConfig,
     begun: dict[str, Any],
-    plain: dict[str, Any],
     attributes: dict[str, Any],
     accept_changed_corpus: bool,
 ) -> None:
-    try:  # keys that this version has and that one had not are at their defaults
-        known = StudyConfig.model_validate(begun["config"]).model_dump(mode="json")
-    except ValidationError:
-        known = begun["config"]
-        _refuse_unknown_keys(config, begun, plain)
-    changes = [
-        f"{path} was {json.dumps(before)} and is now {json.dumps(now)}"
-        for path, before, now in _differences(known, plain)
-    ]
+    found = list(changes(begun, config))
     before = begun.get("corpus", {}).get("fingerprint")
     if before is not None and before != attributes["corpus"]["fingerprint"]:
-        if not accept_changed_corpus and not changes:
+        if not accept_changed_corpus and not found:
             raise InputError(
                 f"the corpus of the study '{config.name}' has other audio or transcripts than when "
                 "the study began: put it back, give the study another name (-o name=…), or go on "
                 "and have the report say so (run --accept-changed-corpus)"
             )
         if not accept_changed_corpus:
-            changes.append("the corpus has other audio or transcripts than it had")
-    if changes:
+            found.append("the corpus has other audio or transcripts than it had")
+    if found:
         raise InputError(
             [
                 f"the study '{config.name}' in {config.folder} was begun with other settings, and "
                 "its trials could not be compared: set them back, or give the study another name "
-                f"(-o name=…): {'; '.join(changes)}"
+                f"(-o name=…): {'; '.join(found)}"
             ]
         )
 
@@ -178,12 +171,27 @@ def _refuse_unknown_keys(config: StudyConfig, begun: dict[str, Any], plain: dict
         )
 
 
+def changes(begun: dict[str, Any], config: StudyConfig) -> Iterator[str]:
+    """What differs, and matters, between a configuration and that of a begun study's attributes.
+
+    Raises `InputError` where that has settings which this version does not know.
+    """
+    plain = config.model_dump(mode="json")
+    try:  # keys that this version has and that one had not are at their defaults
+        known = StudyConfig.model_validate(begun["config"]).model_dump(mode="json")
+    except ValidationError:
+        known = begun["config"]
+        _refuse_unknown_keys(config, begun, plain)
+    for path, before, now in _differences(known, plain):
+        yield f"{path} was {json.dumps(before)} and is now {json.dumps(now)}"
+
+
 def _differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
     if isinstance(before, dict) and isinstance(now, dict):
         for key in {**before, **now}:
             if path or key not in PRACTICAL:
                 inner = f"{path}.{key}".lstrip(".")
-                if inner not in GROWING:
+                if inner not in GROWING and inner not in PLACES:
                     yield from _differences(before.get(key), now.get(key), inner)
     elif before != now:
         yield path, before, now

@@ -35,7 +35,7 @@ from study.config import StudyConfig
 from study.connection import without_waiting
 from study.data.dataset import Dataset
 from study.errors import Unavailable
-from study.files import Unwritable, write_atomically
+from study.files import Unwritable, clear_unfinished, write_atomically
 from study.leases import Lease, hand_back, take
 from study.pruner import is_paused, is_rung, queue
 from study.sampler import CONSTRAINT, derived_seed
@@ -100,7 +100,7 @@ def _run(laboratory: Laboratory, trial: optuna.Trial, lease: Lease) -> str:
             run, evaluations = _begin(laboratory, trial, lease)
             outcome = _follow(laboratory.study, trial, run, evaluations)
             if outcome == "finished" and trial.user_attrs.get("phase") == FINALIST:
-                _score(laboratory, trial)
+                _score(laboratory, trial, lease)
     except (Unavailable, UpdateFinishedTrialError):
         raise  # whoever misses our signs of life hands the trial back
     except Interrupted:
@@ -187,6 +187,7 @@ def _begin(laboratory: Laboratory, trial: optuna.Trial, lease: Lease) -> tuple[T
     for name, value in attributes.items():
         trial.set_user_attr(name, value)
     folder = _folder(laboratory, trial)
+    clear_unfinished(folder)
     write_atomically(folder / "config.json", json.dumps({**values, "seed": seed}, indent=2))
     if laboratory.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -290,8 +291,13 @@ def _in_words(evaluation: Evaluation) -> str:
     )
 
 
-def _score(laboratory: Laboratory, trial: optuna.Trial) -> None:
+def _score(laboratory: Laboratory, trial: optuna.Trial, lease: Lease) -> None:
     """Decode the test split with a finalist."""
+
+    def stop_if_asked() -> None:
+        if lease.lost or laboratory.interrupted():
+            raise Interrupted
+
     network, _ = laboratory.config.with_parameters(parameters(laboratory.config, trial))
     found = finalists.score(
         network,
@@ -299,6 +305,7 @@ def _score(laboratory: Laboratory, trial: optuna.Trial) -> None:
         laboratory.dataset,
         laboratory.device,
         _folder(laboratory, trial),
+        before=stop_if_asked,
     )
     for name, value in found.items():
         trial.set_user_attr(name, value)

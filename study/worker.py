@@ -18,6 +18,7 @@ from types import FrameType
 import optuna
 import torch
 
+from study import joining
 from study.config import StudyConfig
 from study.connection import PATIENCE, open_storage, stop_waiting
 from study.data.dataset import Dataset, prepare
@@ -42,21 +43,22 @@ STOPPED = 130
 """Exit code of a worker that was asked to stop."""
 IDLE = 1.0
 """Seconds between looks for a trial where none waits."""
-DEADLINE = 9.0
+DEADLINE = 8.0
 """Seconds after which a worker that was asked to stop ends, whatever it does."""
 
 
-def work(config: StudyConfig, *, parent: int | None = None) -> int:
-    """Run trials of a study that exists until none waits; returns an exit code.
+def work(config: StudyConfig, stop: StopRequest | threading.Event) -> int:
+    """Run trials of a study that has begun until none waits; returns an exit code.
 
-    `parent` is a process without which the worker should not go on.
+    Raises `InputError` where code, settings or corpus are not those of the study.
     """
     logging.getLogger("study").setLevel(config.log_level.upper())
-    stop = _StopRequest(parent)
+    stopped = stop.is_set
     device = choose_device(config.device)
     prepare_device(device, config)
     dataset = open_dataset(config)
     study = open_study(config, open_storage(config, patience=PATIENCE))
+    joining.verify(config, study, dataset.fingerprint)
     tracker = Tracker(
         _experiment(config, study),
         corpus=study.user_attrs["corpus"],
@@ -69,11 +71,11 @@ def work(config: StudyConfig, *, parent: int | None = None) -> int:
         tracker=tracker,
         device=device,
         code=code_fingerprint(),
-        interrupted=stop,
+        interrupted=stopped,
     )
     watcher = Watcher(study)
     crashes = 0
-    while not stop():
+    while not stopped():
         trial = claim(study)
         if trial is None:
             settle(laboratory)
@@ -125,8 +127,11 @@ def _experiment(config: StudyConfig, study: optuna.Study) -> Experiment | None:
     return Experiment.from_attribute(attribute, tracking_uri(config.runs, config.tracking.uri))
 
 
-class _StopRequest:
-    """True once the process was asked to stop, or its parent is gone."""
+class StopRequest:
+    """Set once this process was asked to stop by a signal, or its parent is gone.
+
+    `parent` is a process without which the worker should not go on.
+    """
 
     def __init__(self, parent: int | None) -> None:
         self._asked = threading.Event()
@@ -144,7 +149,8 @@ class _StopRequest:
             last.daemon = True
             last.start()
 
-    def __call__(self) -> bool:
+    def is_set(self) -> bool:
+        """Whether to stop."""
         return self._asked.is_set() or (self._parent is not None and os.getppid() != self._parent)
 
     def wait(self, seconds: float) -> None:

@@ -21,7 +21,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "sync": ("sync", "sync studies/so762.yaml"),
     "status": ("status", "status studies/so762.yaml --watch"),
     "dashboard": ("dashboard", "dashboard studies/so762.yaml --port 8080"),
-    "worker": ("worker study.yaml",),
+    "worker": (
+        "worker study.yaml",
+        "worker --storage 'postgresql+psycopg://me:${STUDY_DB_PASSWORD}@host/db' --study laptop",
+    ),
     "serve": ("serve study.yaml", "serve study.yaml --host 0.0.0.0 --port 13000"),
     "report": ("report", "report studies/so762.yaml"),
     "compare": ("compare one.yaml other.yaml", "compare one.yaml other.yaml --to pages"),

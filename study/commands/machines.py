@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from study.commands.options import DEFAULT, File, Overrides, load_study
+from study.errors import InputError
 
 app = typer.Typer()
 PANEL = "Many workers, many machines"
@@ -16,19 +19,42 @@ PANEL = "Many workers, many machines"
 
 @app.command(rich_help_panel=PANEL)
 def worker(
-    file: File = DEFAULT,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="The study, as YAML.")
+    ] = None,
     override: Overrides = None,
+    storage: Annotated[
+        str | None, typer.Option(metavar="URL", help="Instead of FILE: the storage of the study …")
+    ] = None,
+    study: Annotated[str | None, typer.Option(metavar="NAME", help="… and its name there.")] = None,
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Run trials of a study that has begun, until none waits."""
-    from study.worker import work
+    """Join a study that has begun, from any machine.
+
+    It runs trials until none is left. The machine must see the study's storage and its corpus;
+    however many workers there are, together they run the trials that were asked for and no more.
+    One whose code, settings or corpus differ says so and does not start. Ctrl-C or SIGTERM saves
+    and hands the trial back.
+    """
+    from study import joining
+    from study.worker import StopRequest, work
 
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
-    raise typer.Exit(work(load_study(file, override), parent=parent))
+    if (storage is None) != (study is None) or (storage and file):
+        raise InputError("worker: give a FILE, or both --storage URL and --study NAME")
+    stop = StopRequest(parent)
+    if storage and study:
+        config = joining.configuration(storage, study, override or [])
+    else:
+        config = load_study(file or DEFAULT, override)
+    code = work(config, stop)
+    if stop.is_set():
+        os._exit(code)  # what libraries do at the end of a process may take longer than there is
+    raise typer.Exit(code)
 
 
 @app.command(rich_help_panel=PANEL)

@@ -1,7 +1,8 @@
 """Where a trial stands, on disk: enough to go on as if it had never stopped.
 
-A checkpoint holds weights, optimiser, random states, the step and the evaluations so far. The
-learning rate and the order of the data follow from the step and the seed.
+A checkpoint holds weights, optimiser, random states, the step, the evaluations so far and the
+losses since the last one. The learning rate and the order of the data follow from the step and the
+seed.
 
 The one before is kept beside it, for the day on which the last one cannot be read.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ class Progress:
     """How its steps are computed, once that is chosen."""
     micro_batches: int = 1
     """In how many parts a batch is computed, which grows where memory is short."""
+    losses: list[float] = field(default_factory=list)
+    """The losses per token of the updates since the last evaluation."""
 
 
 def save(
@@ -54,6 +57,7 @@ def save(
         "evaluations": progress.evaluations,
         "execution": progress.execution,
         "micro_batches": progress.micro_batches,
+        "losses": progress.losses,
         "network": network.state_dict(),
         "optimiser": optimiser.state_dict(),
         "random": torch.get_rng_state(),
@@ -110,6 +114,7 @@ def restore(
             evaluations=state["evaluations"],
             execution=state["execution"],
             micro_batches=state["micro_batches"],
+            losses=state.get("losses", []),
         )
     if damaged:
         remark(f"{' and '.join(damaged)} cannot be read, so it starts over")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -84,16 +85,19 @@ def recognise(
     device: torch.device,
     *,
     decoding: Decoding | None = None,
+    before: Callable[[], None] = lambda: None,
 ) -> Recognition:
     """Recognise all utterances of a split in batches; restores the training mode.
 
-    The decoder is greedy; with `decoding`, a beam search is what counts.
+    The decoder is greedy; with `decoding`, a beam search is what counts. `before` is called before
+    each batch, and may raise to end it.
     """
     greedy, beam, by_ctc = (_Heard(tokenizer) for _ in range(3))
     loss, seconds = 0.0, 0.0
     training = recogniser.training
     recogniser.eval()
     for members in batches.in_order():
+        before()
         batch = batches.gather(members).to(device)
         started = time.perf_counter()
         memory, lengths = recogniser.encode(batch.features, batch.lengths, ragged=batch.ragged)

@@ -6,7 +6,8 @@
 Whoever drives it decides what to do with an evaluation: report it, prune the trial, or log it. So
 this file knows neither Optuna nor MLflow. After each evaluation the folder holds
 
-    checkpoint.pt       from which the same call goes on, bit for bit on the same machine
+    checkpoint.pt       from which the same call goes on, bit for bit on the same machine; written
+                        when the training is interrupted, too
     checkpoint.previous.pt      the one before, should that one be damaged
     best.pt             the weights of the evaluation with the lowest word error rate
     hypotheses.jsonl    what those weights recognise on dev
@@ -46,7 +47,7 @@ EVALUATION_SECONDS = 300.0
 
 
 class Interrupted(Exception):
-    """Somebody asked the training to stop; it can go on from its last checkpoint."""
+    """Somebody asked the training to stop; it goes on from where it was."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +126,7 @@ def train(
             torch.cuda.empty_cache()
 
 
-def _attempt(
+def _attempt(  # noqa: PLR0915 - from the first step to the last, in order
     network: NetworkConfig,
     training: TrainingConfig,
     dataset: Dataset,
@@ -179,39 +180,48 @@ def _attempt(
         progress.micro_batches,
     )
     best = min((e["wer"] for e in progress.evaluations), default=math.inf)
+
+    def stop_if_asked() -> None:
+        if interrupted():
+            progress.losses += stepper.losses()
+            checkpoint.save(file, identity, progress, recogniser, optimiser)
+            raise Interrupted
+
     for number in range(len(progress.evaluations) + 1, training.evaluations + 1):
-        started = time.perf_counter()
-        losses: list[float] = []
         end = round(steps * number / training.evaluations)
+        started, before = time.perf_counter(), progress.train_seconds
         for batch in feed(_stream(batches, seed, progress.step, end), fixed=fixed):
-            if interrupted():
-                raise Interrupted
+            stop_if_asked()
             stepper.step(batch, progress.step)
             progress.step += 1
+            progress.train_seconds = before + time.perf_counter() - started
             if device.type == "cpu" or progress.step % READ_EVERY == 0:
-                losses += stepper.losses()
-        losses += stepper.losses()
-        progress.train_seconds += time.perf_counter() - started
+                progress.losses += stepper.losses()
+        progress.losses += stepper.losses()
+        progress.train_seconds = before + time.perf_counter() - started
 
         started = time.perf_counter()
         with plainly():
-            recognition = recognise(recogniser, dev, dataset.tokenizer, device)
+            recognition = recognise(
+                recogniser, dev, dataset.tokenizer, device, before=stop_if_asked
+            )
         ctc = recognition.ctc_word_errors
         evaluation = Evaluation(
             evaluation=number,
             step=progress.step,
             epoch=progress.step / len(batches),
-            train_loss=sum(losses) / len(losses),
+            train_loss=sum(progress.losses) / len(progress.losses),
             dev_loss=recognition.loss,
             wer=recognition.word_errors.rate,
             ctc_wer=None if ctc is None else ctc.rate,
             cer=recognition.character_errors.rate,
-            learning_rate=stepper.learning_rate,
+            learning_rate=stepper.learning_rate(progress.step - 1),
             real_time_factor=recognition.real_time_factor,
             train_seconds=progress.train_seconds,
             evaluate_seconds=time.perf_counter() - started,
         )
         progress.evaluations.append(asdict(evaluation))
+        progress.losses.clear()
         if evaluation.wer < best:
             best = evaluation.wer
             write_hypotheses(folder / "hypotheses.jsonl", recognition.hypotheses)

@@ -57,20 +57,23 @@ class Stepper:
         self._micro_batches = micro_batches
         self._records: list[tuple[int, Tensor]] = []
         self._diverged = torch.zeros((), device=device)
-        self.learning_rate = 0.0
+
+    def learning_rate(self, number: int) -> float:
+        """The learning rate of update `number` (from 0)."""
+        training = self._training
+        scale = rate_scale(number, self._steps, warmup=training.warmup, decay=training.decay)
+        return training.learning_rate * scale
 
     def step(self, batch: Batch, number: int) -> None:
         """Make update `number` (from 0) on a batch."""
         training, optimiser = self._training, self._optimiser
-        scale = rate_scale(number, self._steps, warmup=training.warmup, decay=training.decay)
-        self.learning_rate = training.learning_rate * scale
         optimiser.clear()
         loss = self.gradients(batch)
         norm = optimiser.clip(training.gradient_clip)
         found = torch.stack((loss * (len(batch.members) / batch.written), norm))
         self._records.append((number, found))
         self._diverged = torch.maximum(self._diverged, (~found.isfinite().all()).float())
-        optimiser.step(self.learning_rate, skip=self._diverged)
+        optimiser.step(self.learning_rate(number), skip=self._diverged)
 
     def gradients(self, batch: Batch) -> Tensor:
         """Add the gradients of a batch's loss, in parts where memory is short; returns the loss.

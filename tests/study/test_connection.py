@@ -137,6 +137,8 @@ def test_a_database_that_is_restarted_is_waited_for(
         try:
             with without_waiting(), pytest.raises(Unavailable):
                 trial.report(0.5, 1)
+            with without_waiting(), pytest.raises(Unavailable):
+                study.get_trials()
             back = threading.Timer(2, server.start)
             back.start()
             trial.report(0.5, 1)

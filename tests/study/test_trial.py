@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -298,7 +299,7 @@ def test_a_worker_stops_when_trial_after_trial_crashes(
     monkeypatch.setattr(trial_module, "train", broken)
     monkeypatch.setattr(worker, "open_dataset", lambda config: laboratory.dataset)
     monkeypatch.setattr("signal.signal", lambda *a: None)
-    assert worker.work(laboratory.config) == worker.FAILED
+    assert worker.work(laboratory.config, threading.Event()) == worker.FAILED
     states = [trial.state for trial in laboratory.study.trials]
     assert states.count(TrialState.FAIL) == worker.CRASHES
     assert states.count(TrialState.WAITING) == 7 - worker.CRASHES
@@ -317,9 +318,9 @@ def test_the_log_has_what_its_level_asks_for(
     monkeypatch: pytest.MonkeyPatch, level: str, evaluations: bool, settings: bool,
 ) -> None:  # fmt: skip
     caplog.set_level("DEBUG", logger="study")  # and set back afterwards
-    monkeypatch.setattr(worker, "_StopRequest", lambda _: sys.exit())  # no handlers of signals
+    monkeypatch.setattr(worker, "choose_device", lambda _: sys.exit())  # before anything is done
     with pytest.raises(SystemExit):
-        worker.work(config.model_copy(update={"log_level": level}))
+        worker.work(config.model_copy(update={"log_level": level}), threading.Event())
     perform([0.9, 0.3])
     line = "Trial 0: evaluation 2, step 2, epoch 2.0: loss 1.000, dev loss 0.300, WER 30.0%"
     assert (line in caplog.text) == evaluations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -110,21 +111,32 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(
     assert torch.equal(weights[4], weights[5])
 
 
-def test_interrupted_anywhere_it_goes_on_bit_for_bit(dataset: Dataset, tmp_path: Path) -> None:
-    whole = _train(dataset, tmp_path / "whole")
+def test_interrupted_anywhere_it_goes_on_bit_for_bit(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked in a step or in an evaluation, it saves, and goes on with the very next step."""
+    made: list[int] = []
+    step = Stepper.step
+
+    def counted(self: Stepper, batch: Any, number: int) -> None:
+        made.append(number)
+        step(self, batch, number)
+
+    monkeypatch.setattr(Stepper, "step", counted)
+    asked = count()
+    whole = _train(dataset, tmp_path / "whole", interrupted=lambda: next(asked) < 0)
     assert len(whole) == 3
-    for stop in (1, 5, 9):  # in the first, the second and the third part
+    moments, steps = next(asked), list(made)
+    assert moments > len(steps)  # it is asked in evaluations, too
+    for stop in range(0, moments, 2):
         folder = tmp_path / str(stop)
-        left = [stop]
-
-        def interrupted(left: list[int] = left) -> bool:
-            left[0] -= 1
-            return left[0] < 0
-
+        made.clear()
+        asked = count()
         with pytest.raises(Interrupted):
-            _train(dataset, folder, interrupted=interrupted)
+            _train(dataset, folder, interrupted=lambda: next(asked) == stop)  # noqa: B023
         torch.rand(7)  # whatever else the process draws
         resumed = _train(dataset, folder)
+        assert made == steps  # none twice
         assert _timeless(resumed) == _timeless(whole)
         expected, found = _weights(tmp_path / "whole"), _weights(folder)
         assert all(torch.equal(found[name], expected[name]) for name in expected)

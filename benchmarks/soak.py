@@ -1,0 +1,359 @@
+"""A soak: workers are killed every few seconds and the storage is restarted, and nothing is lost.
+
+    python -m benchmarks.soak          # 20 minutes on PostgreSQL, and 1000 no-op trials twice
+    python -m benchmarks.soak --minutes 3 --storage journal --noop 0
+
+Four workers train tiny trials. Every few seconds one of them, drawn at random, gets SIGKILL or
+SIGTERM and another is started in its place, as on machines that are pre-empted; twice the database
+goes away, once for a minute. When the time is up, `python -m study run` ends the study. Then
+Optuna's storage, MLflow, the folder of the study and the processes are looked through for anything
+that is missing, there twice, or left behind. Results go to `benchmarks/results/`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from optuna.trial import FrozenTrial, TrialState
+
+from study import provenance
+from study.config import StudyConfig
+from study.config_file import dump, load
+from study.leases import claim
+from study.runner import _attributes
+from study.storage import create_study, open_study
+from study.tracking.sync import open_experiment
+from study.worker import open_dataset
+from tests import postgres
+
+ROOT = Path(__file__).parent.parent
+TINY = ROOT / "tests" / "tiny_study.yaml"
+WORKERS = 4
+STOPPED_WITHIN = 10.0
+"""Seconds within which a worker that got SIGTERM has to end."""
+AWAY = (5.0, 60.0)
+"""Seconds that the database is away, the first and the second time."""
+
+
+class Soak:
+    """Workers that are killed and replaced for some minutes."""
+
+    def __init__(
+        self, config: StudyConfig, file: Path, server: postgres.Server | None, every: float
+    ) -> None:
+        self._every = every
+        self._config, self._file, self._server = config, file, server
+        self._draw = random.Random(0)
+        self._workers: list[subprocess.Popen[bytes]] = []
+        self._stopping: list[tuple[subprocess.Popen[bytes], float]] = []
+        self.signals: Counter[str] = Counter()
+        self.codes: Counter[int] = Counter()
+        self.slowest = 0.0
+        """The longest that a worker took to end after SIGTERM, in seconds."""
+        self.restarts = 0
+
+    def run(self, minutes: float) -> None:
+        """Kill and replace for so long, or until every trial has an outcome."""
+        began = time.monotonic()
+        ends = began + 60 * minutes
+        restarts = [began + 20 * minutes, began + 40 * minutes] if self._server else []
+        next_kill = began + 4 * self._every
+        while time.monotonic() < ends and not self._all_done():
+            self._replace()
+            if restarts and time.monotonic() > restarts[0]:
+                del restarts[0]
+                self._restart_storage()
+            if time.monotonic() > next_kill:
+                self._kill_one()
+                next_kill = time.monotonic() + self._every * self._draw.uniform(0.4, 1.6)
+            time.sleep(0.2)
+        for worker in self._workers:
+            worker.send_signal(signal.SIGTERM)
+            self._stopping.append((worker, time.monotonic()))
+        while self._stopping:
+            self._watch_stopping()
+            time.sleep(0.05)
+
+    def _all_done(self) -> bool:
+        return bool(self._workers) and all(w.poll() == 0 for w in self._workers)
+
+    def _replace(self) -> None:
+        self._watch_stopping()
+        ended = [worker for worker in self._workers if worker.poll() not in (None, 0)]
+        for worker in ended:
+            self.codes[worker.returncode] += 1
+            self._workers.remove(worker)
+        while len(self._workers) < WORKERS:
+            log = self._config.folder / "soak.log"
+            with log.open("ab") as output:
+                self._workers.append(
+                    subprocess.Popen(
+                        [sys.executable, "-m", "study", "worker", str(self._file)],
+                        cwd=ROOT,
+                        stdout=output,
+                        stderr=output,
+                    )
+                )
+
+    def _kill_one(self) -> None:
+        number = self._draw.choice((signal.SIGKILL, signal.SIGTERM))
+        worker = self._draw.choice(self._workers)
+        if worker.poll() is None:
+            worker.send_signal(number)
+            self.signals[number.name] += 1
+            if number == signal.SIGTERM:
+                self._workers.remove(worker)
+                self._stopping.append((worker, time.monotonic()))
+
+    def _watch_stopping(self) -> None:
+        for worker, asked in list(self._stopping):
+            took = time.monotonic() - asked
+            if worker.poll() is not None:
+                self._stopping.remove((worker, asked))
+                self.codes[worker.returncode] += 1
+                self.slowest = max(self.slowest, took)
+            elif took > 3 * STOPPED_WITHIN:
+                raise SystemExit(f"a worker did not end within {took:.0f} s of SIGTERM")
+
+    def _restart_storage(self) -> None:
+        assert self._server is not None
+        self._server.stop("immediate")
+        time.sleep(AWAY[self.restarts])
+        self._server.start()
+        self.restarts += 1
+
+
+# ── What must hold afterwards ────────────────────────────────────────────────────────────
+
+
+def faults(config: StudyConfig, trials: list[FrozenTrial]) -> Iterator[str]:
+    """What is missing, there twice, or left behind."""
+    asked = config.trials
+    if sorted(trial.number for trial in trials) != list(range(asked)):
+        yield f"there are {len(trials)} trials, and {asked} were asked for"
+    for trial in trials:
+        if not trial.state.is_finished() or trial.state == TrialState.FAIL:
+            yield f"trial {trial.number} is {trial.state.name}: {trial.user_attrs.get('error')}"
+        known = trial.user_attrs.get("evaluations", [])
+        if [e["evaluation"] for e in known] != sorted(trial.intermediate_values):
+            yield f"trial {trial.number} has other evaluations than it reported"
+    identities = Counter(trial.user_attrs.get("identity") for trial in trials)
+    yield from (f"{n} trials are {identity}" for identity, n in identities.items() if n > 1)
+    yield from _mlflow_faults(config, trials)
+    for file in config.folder.rglob("*"):
+        if file.name.startswith(".") or file.suffix in (".lock", ".claims"):
+            yield f"the file {file} was left behind"
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            if str(config.runs) in command and int(process.name) != os.getpid():
+                yield f"a process was left behind: {command}"
+
+
+def _mlflow_faults(config: StudyConfig, trials: list[FrozenTrial]) -> Iterator[str]:
+    client = MlflowClient(f"sqlite:///{config.runs}/mlflow.db")
+    experiment = client.get_experiment_by_name(config.name)
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], max_results=10_000)
+    nested = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    if len(runs) - len(nested) != 1:
+        yield f"MLflow has {len(runs) - len(nested)} parent runs"
+    by_trial = {int(run.data.tags["trial"]): run for run in nested}
+    if len(nested) != len(trials) or set(by_trial) != {trial.number for trial in trials}:
+        yield f"MLflow has {len(nested)} runs of {len(by_trial)} trials, Optuna {len(trials)}"
+    for trial in trials:
+        run = by_trial.get(trial.number)
+        if run is None:
+            continue
+        status = "FINISHED" if trial.state == TrialState.COMPLETE else "KILLED"
+        if (run.info.status, run.data.tags["state"]) != (status, trial.state.name):
+            yield f"MLflow's trial {trial.number} is {run.info.status}, Optuna's {trial.state.name}"
+        for name, value in trial.params.items():
+            if float(run.data.params[name]) != value:
+                yield f"MLflow's trial {trial.number} has another {name}"
+        history = client.get_metric_history(run.info.run_id, "wer")
+        if sorted((m.step, m.value) for m in history) != sorted(trial.intermediate_values.items()):
+            yield f"MLflow's trial {trial.number} has another curve of WER"
+
+
+# ── No-op trials ─────────────────────────────────────────────────────────────────────────
+
+
+def _claim_all(file: str, variables: dict[str, str], started: Any, results: Any) -> None:
+    os.environ.update(variables)
+    study = open_study(load(Path(file)))
+    started.wait()
+    numbers = []
+    while (trial := claim(study)) is not None:
+        numbers.append(trial.number)
+        study.tell(trial, 1.0)
+    results.put(numbers)
+
+
+def no_op(config: StudyConfig, file: Path, workers: int) -> dict[str, Any]:
+    """Claim and finish all trials of a study from several processes; returns what was measured."""
+    began = time.perf_counter()
+    study = create_study(config, {"corpus": {"fingerprint": "none"}})
+    created = time.perf_counter() - began
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["study.storage", "psycopg"])
+    started, results = context.Barrier(workers + 1), context.SimpleQueue()
+    processes = [
+        context.Process(target=_claim_all, args=(str(file), dict(os.environ), started, results))
+        for _ in range(workers)
+    ]
+    for process in processes:
+        process.start()
+    started.wait()
+    began = time.perf_counter()
+    claimed = [number for _ in processes for number in results.get()]
+    seconds = time.perf_counter() - began
+    for process in processes:
+        process.join()
+    states = Counter(trial.state.name for trial in study.get_trials(deepcopy=False))
+    return {
+        "storage": config.storage_url.partition(":")[0],
+        "workers": workers,
+        "asked": config.trials,
+        "claimed": len(claimed),
+        "claimed_twice": len(claimed) - len(set(claimed)),
+        "states": dict(states),
+        "seconds_to_create": round(created, 1),
+        "trials_per_second": round(len(claimed) / seconds, 1),
+    }
+
+
+# ── The whole ────────────────────────────────────────────────────────────────────────────
+
+
+def _study(folder: Path, name: str, storage: str, trials: int) -> tuple[StudyConfig, Path]:
+    settings = [f"name={name}", f"runs={folder}", f"storage={storage}", f"explore.trials={trials}"]
+    settings += ["refine.trials=0", "anchors=[]", "finalists={top: 0, anchors: false}"]
+    config = load(TINY, settings)
+    config.folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{name}.yaml"
+    file.write_text(dump(config))
+    return config, file
+
+
+def soak(folder: Path, storage: str, minutes: float, trials: int,
+         server: postgres.Server | None, every: float) -> dict[str, Any]:  # fmt: skip
+    """Run a soak; returns what happened, and the faults that were found."""
+    config, file = _study(folder, "soak", storage, trials)
+    dataset = open_dataset(config)
+    study = create_study(config, _attributes(config, dataset, "cpu"))
+    open_experiment(config, study)
+    began = time.monotonic()
+    killing = Soak(config, file, server, every)
+    killing.run(minutes)
+    killed_for = time.monotonic() - began
+    finished = sum(t.state.is_finished() for t in study.get_trials(deepcopy=False))
+    command = [sys.executable, "-m", "study", "run", str(file), "--workers", str(WORKERS)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    trials_there = study.get_trials(deepcopy=False)
+    found = list(faults(config, trials_there))
+    if ended.returncode:
+        found.append(
+            f"run ended with {ended.returncode}: {ended.stdout[-500:]}{ended.stderr[-500:]}"
+        )
+    if killing.slowest > STOPPED_WITHIN:
+        found.append(f"a worker took {killing.slowest:.1f} s to end after SIGTERM")
+    return {
+        "storage": config.storage_url.partition(":")[0],
+        "workers": WORKERS,
+        "minutes": round(killed_for / 60, 1),
+        "seconds_between_signals": every,
+        "signals": dict(killing.signals),
+        "exit_codes": {str(code): n for code, n in sorted(killing.codes.items())},
+        "seconds_to_end_after_sigterm": round(killing.slowest, 1),
+        "storage_restarts": killing.restarts,
+        "seconds_away": AWAY[: killing.restarts],
+        "trials_asked": config.trials,
+        "trials_finished": sum(t.state.is_finished() for t in trials_there),
+        "trials_finished_while_killing": finished,
+        "faults": found,
+    }
+
+
+def write(results: dict[str, Any], name: str, folder: Path) -> str:
+    """Write what was measured as JSON and as a table; returns the table."""
+    (folder / f"{name}.json").write_text(json.dumps(results, indent=2) + "\n")
+    lines = [f"`{results['command']}`", "", f"{results['hardware']}; load {results['load']}.", ""]
+    if isinstance(results["measured"], dict):
+        lines += ["| | |", "|---|---|"]
+        for key, value in results["measured"].items():
+            shown = value
+            if isinstance(value, list | tuple):
+                shown = "; ".join(map(str, value)) or "none"
+            elif isinstance(value, dict):
+                shown = ", ".join(f"{n} × {name}" for name, n in value.items())
+            lines.append(f"| {key.replace('_', ' ')} | {shown} |")
+    else:
+        keys = list(results["measured"][0])
+        lines.append(f"| {' | '.join(key.replace('_', ' ') for key in keys)} |")
+        lines.append("|---" * len(keys) + "|")
+        lines += [f"| {' | '.join(str(row[k]) for k in keys)} |" for row in results["measured"]]
+    text = "\n".join(lines) + "\n"
+    (folder / f"{name}.md").write_text(text)
+    return text
+
+
+def main() -> int:
+    """Run what was asked for; returns 1 where anything was found amiss."""
+    parser = argparse.ArgumentParser(description="Kill workers and restart the storage.")
+    parser.add_argument("--minutes", type=float, default=20, help="0 for no soak")
+    parser.add_argument("--every", type=float, default=5, help="seconds between two signals")
+    parser.add_argument("--trials", type=int, help="by default four a minute")
+    parser.add_argument("--storage", choices=("postgresql", "journal", "sqlite"),
+                        default="postgresql")  # fmt: skip
+    parser.add_argument("--noop", type=int, default=1000, help="no-op trials; 0 for none")
+    parser.add_argument("--noop-workers", type=int, default=8)
+    parser.add_argument("--to", type=Path, default=ROOT / "benchmarks" / "results")
+    given = parser.parse_args()
+    about = {
+        "command": f"python -m benchmarks.soak {' '.join(sys.argv[1:])}".strip(),
+        "hardware": provenance.hardware("cpu"),
+        "load": round(os.getloadavg()[2], 1),  # of the machine, before this began
+    }
+    amiss = False
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
+        server = stack.enter_context(postgres.server())
+        os.environ["STUDY_DB_PASSWORD"] = postgres.PASSWORD
+        rows = []
+        for kind in ("postgresql", "journal") if given.noop else ():
+            place = server.create(f"noop-{kind}") if kind == "postgresql" else kind
+            config, file = _study(folder, f"noop-{kind}", place, given.noop)
+            rows.append(no_op(config, file, given.noop_workers))
+            amiss |= rows[-1]["claimed"] != given.noop or rows[-1]["claimed_twice"] > 0
+        if rows:
+            print(write({**about, "measured": rows}, "soak-no-op", given.to))
+        if given.minutes:
+            real = given.storage == "postgresql"
+            storage = server.create("soak") if real else given.storage
+            trials = given.trials or round(4 * given.minutes)
+            found = soak(
+                folder, storage, given.minutes, trials, server if real else None, given.every
+            )
+            amiss |= bool(found["faults"])
+            print(write({**about, "measured": found}, f"soak-{given.storage}", given.to))
+    return int(amiss)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

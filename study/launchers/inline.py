@@ -1,0 +1,45 @@
+"""A worker in this process: for a debugger, and where processes cannot be started."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from study.config import StudyConfig
+
+
+def inline(config: StudyConfig, numbers: Sequence[int]) -> list[Inline]:
+    """Run one worker in a thread of this process."""
+    return [Inline(config) for _ in numbers]
+
+
+class Inline:
+    """A worker in a thread."""
+
+    def __init__(self, config: StudyConfig) -> None:
+        self._stop = threading.Event()
+        self._code: int | None = None
+        self._thread = threading.Thread(target=self._work, args=(config,), name="worker")
+        self._thread.daemon = True
+        self._thread.start()
+
+    def _work(self, config: StudyConfig) -> None:
+        from study import worker
+
+        code = worker.FAILED  # where it ends in an error, which the thread prints
+        try:
+            code = worker.work(config, self._stop)
+        finally:
+            self._code = code
+
+    def code(self) -> int | None:
+        """The exit code that a process would have."""
+        return self._code
+
+    def stop(self) -> None:
+        """Ask it to end."""
+        self._stop.set()
+
+    def kill(self) -> None:
+        """A thread cannot be killed; it ends with the process."""
+        self._stop.set()

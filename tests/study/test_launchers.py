@@ -1,0 +1,320 @@
+"""Launchers: processes, GPUs, Ray and SLURM, with a stand-in for the worker that they start."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from study import crew as crew_module
+from study import provenance
+from study import worker as worker_module
+from study.config import StudyConfig
+from study.crew import Crew
+from study.crew import size as crew_size
+from study.errors import InputError
+from study.launchers import LAUNCHERS, Worker
+from tests.study.storages import tiny
+
+STAND_IN = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
+print("begun", os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
+deadline = time.monotonic() + 60
+while time.monotonic() < deadline and not os.path.exists(sys.argv[1]):
+    time.sleep(0.05)
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> StudyConfig:
+    return tiny(tmp_path, "launcher.workers=2", "device=cpu")
+
+
+def _instead(monkeypatch: pytest.MonkeyPatch, launcher: str, end: Path) -> None:
+    """Have a launcher start a script that runs until a file is there."""
+    module = sys.modules[f"study.launchers.{launcher}"]
+    command = [sys.executable, "-c", STAND_IN, str(end)]
+    monkeypatch.setattr(module, "command", lambda config: command)
+
+
+def _wait(condition: Callable[[], Any], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.05)
+
+
+def _log(config: StudyConfig, number: int) -> str:
+    file = config.folder / "logs" / f"worker-{number}.log"
+    return file.read_text() if file.is_file() else ""
+
+
+# ── On this machine ──────────────────────────────────────────────────────────────────────
+
+
+def test_processes_end_by_themselves_by_request_and_by_force(
+    config: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _instead(monkeypatch, "local", tmp_path / "end")
+    workers = LAUNCHERS["local"](config, range(3))
+    _wait(lambda: all("begun" in _log(config, number) for number in range(3)))
+    assert [worker.code() for worker in workers] == [None] * 3
+    workers[0].stop()
+    workers[1].kill()
+    _wait(lambda: workers[0].code() is not None)
+    assert [workers[0].code(), workers[1].code()] == [130, -signal.SIGKILL]
+    (tmp_path / "end").touch()
+    _wait(lambda: workers[2].code() == 0)
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "dealt"),
+    [
+        ("0,1", "auto", ["0", "1", "0"]),
+        ("GPU-abc, 3", "cuda", ["GPU-abc", "3", "GPU-abc"]),
+        ("0,1", "cpu", ["0,1"] * 3),
+        ("", "auto", [""] * 3),
+    ],
+)
+def test_gpus_are_dealt_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str, device: str, dealt: list[str]
+) -> None:
+    config = tiny(tmp_path, f"device={device}")
+    given: list[str] = []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda *_, env, **__: given.append(env["CUDA_VISIBLE_DEVICES"])
+    )
+    LAUNCHERS["local"](config, range(3))
+    assert given == dealt
+
+
+def test_how_many_workers_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr(provenance, "cores", lambda: 6)
+    assert crew_size(tiny(tmp_path), "cpu") == 6
+    assert crew_size(tiny(tmp_path), "cuda") == 2
+    assert crew_size(tiny(tmp_path, "launcher.workers_per_gpu=3"), "cuda") == 6
+    assert crew_size(tiny(tmp_path, "launcher.workers=5"), "cuda") == 5
+    assert crew_size(tiny(tmp_path, "launcher.kind=inline"), "cpu") == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("launcher={kind: inline, workers: 2}", "one process runs one worker"),
+        ("launcher.kind=ray", "say how many workers ray should start"),
+        ("launcher.kind=slurm", "say how many workers slurm should start"),
+        ("launcher.kind=kubernetes", "is not one of"),
+        ("launcher={kind: slurm, workers: 2, slurm: {minutes: 0}}", "launcher.slurm.minutes"),
+    ],
+)
+def test_what_cannot_be_launched(tmp_path: Path, setting: str, sentence: str) -> None:
+    with pytest.raises(InputError) as error:
+        tiny(tmp_path, setting)
+    assert sentence in str(error.value)
+
+
+def test_inline_runs_in_this_process(config: StudyConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(config: StudyConfig, stop: threading.Event) -> int:
+        return worker_module.STOPPED if stop.wait(60) else 0
+
+    monkeypatch.setattr(worker_module, "work", work)
+    (worker,) = LAUNCHERS["inline"](config, [0])
+    assert worker.code() is None
+    worker.stop()
+    _wait(lambda: worker.code() == worker_module.STOPPED)
+
+
+# ── A crew ───────────────────────────────────────────────────────────────────────────────
+
+
+class Fake:
+    """A worker whose end is told."""
+
+    def __init__(self) -> None:
+        self.ended: int | None = None
+        self.asked: list[str] = []
+
+    def code(self) -> int | None:
+        return self.ended
+
+    def stop(self) -> None:
+        self.asked.append("stop")
+
+    def kill(self) -> None:
+        self.asked.append("kill")
+        self.ended = -9
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, Fake]]:
+    made: list[tuple[int, Fake]] = []
+
+    def launch(config: StudyConfig, numbers: Sequence[int]) -> list[Worker]:
+        made.extend((number, Fake()) for number in numbers)
+        return [fake for _, fake in made[-len(numbers) :]]
+
+    monkeypatch.setitem(LAUNCHERS, "local", launch)
+    return made
+
+
+def test_a_worker_that_is_killed_is_replaced_under_its_number(
+    config: StudyConfig, started: list[tuple[int, Fake]]
+) -> None:
+    crew = Crew(config, 2)
+    assert crew.look(0)
+    started[1][1].ended = -signal.SIGKILL
+    assert crew.look(0)
+    assert [number for number, _ in started] == [0, 1, 1]
+    started[0][1].ended = started[2][1].ended = 0
+    assert not crew.look(3)
+    assert not crew.gave_up
+
+
+def test_workers_that_are_killed_again_and_again_are_not(
+    config: StudyConfig, started: list[tuple[int, Fake]]
+) -> None:
+    """As by the kernel, for want of memory: the study stops, and says so."""
+    crew = Crew(config, 2)
+    looks = 0
+    while crew.look(0):
+        looks += 1
+        for _, fake in started:
+            fake.ended = -signal.SIGKILL
+    assert len(started) == 2 + 2 * crew_module.LOSSES
+    assert looks < 20
+
+
+def test_workers_that_gave_up_are_not_replaced(
+    config: StudyConfig, started: list[tuple[int, Fake]]
+) -> None:
+    crew = Crew(config, 1)
+    started[0][1].ended = worker_module.FAILED
+    assert not crew.look(0)
+    assert crew.gave_up
+    assert len(started) == 1
+
+
+def test_workers_that_do_not_stop_are_killed(
+    config: StudyConfig, started: list[tuple[int, Fake]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew_module, "PATIENCE", 0.2)
+    Crew(config, 1).stop()
+    assert started[0][1].asked == ["stop", "kill"]
+
+
+# ── SLURM ────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Commands named as SLURM's, which keep the script that they get; returns its place."""
+    pytest.importorskip("submitit")
+    script = tmp_path / "submitted.sh"
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, text in {
+        "sbatch": f'cp "$1" {script}; echo "Submitted batch job 4711"',
+        "srun": "",
+        "sacct": "",
+        "scancel": f'echo "$@" > {tmp_path / "cancelled"}',
+    }.items():
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+        (programs / name).chmod(stat.S_IRWXU)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    return script
+
+
+def test_slurm_gets_one_array_that_is_requeued(slurm: Path, tmp_path: Path) -> None:
+    settings = "{partition: gpu, minutes: 90, gpus: 1, cpus: 6, memory: 24, account: speech, "
+    settings += "qos: low, constraint: a100, setup: [module load cuda]}"
+    config = tiny(tmp_path, f"launcher={{kind: slurm, workers: 3, slurm: {settings}}}")
+    workers = LAUNCHERS["slurm"](config, range(3))
+    lines = slurm.read_text().splitlines()
+    for line in (
+        "#SBATCH --array=0-2%3",
+        "#SBATCH --requeue",
+        "#SBATCH --job-name=study-tiny",
+        "#SBATCH --partition=gpu",
+        "#SBATCH --time=90",
+        "#SBATCH --gpus-per-node=1",
+        "#SBATCH --cpus-per-task=6",
+        "#SBATCH --mem=24GB",
+        "#SBATCH --account=speech",
+        "#SBATCH --qos=low",
+        "#SBATCH --constraint=a100",
+        "#SBATCH --signal=USR2@90",
+        "module load cuda",
+    ):
+        assert line in lines
+    assert [worker.code() for worker in workers] == [None] * 3
+    workers[1].stop()
+    assert "4711_1" in (tmp_path / "cancelled").read_text()
+
+
+def test_without_slurm_there_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    config = tiny(tmp_path, "launcher={kind: slurm, workers: 1}")
+    with pytest.raises(InputError, match="there is no SLURM here"):
+        LAUNCHERS["slurm"](config, [0])
+
+
+def test_jobs_run_and_are_requeued_when_pre_empted(
+    config: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By submitit's local executor: the signal of SLURM, and the job that goes on afterwards."""
+    pytest.importorskip("submitit")
+    _instead(monkeypatch, "slurm", tmp_path / "end")
+    from study.launchers.slurm import slurm as launch
+
+    (worker,) = launch(config, [0], cluster="local")
+
+    def begun() -> int:
+        logs = (config.folder / "logs" / "slurm").glob("*log.out")
+        return sum(file.read_text().count("begun") for file in logs)
+
+    _wait(lambda: begun() == 1)
+    worker.job._interrupt()
+    _wait(lambda: begun() == 2)
+    assert worker.code() is None
+    (tmp_path / "end").touch()
+    _wait(lambda: worker.code() is not None)
+    assert worker.code() == 0
+
+
+# ── Ray ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_ray_places_workers_and_starts_lost_ones_again(
+    config: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a cluster of this machine alone."""
+    engine = pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    _instead(monkeypatch, "ray", tmp_path / "end")
+    from study.launchers.ray import ray as launch
+
+    try:
+        one, other = launch(config, range(2))
+        _wait(lambda: "begun" in _log(config, 0) and "begun" in _log(config, 1))
+        assert (one.code(), other.code()) == (None, None)
+        os.kill(engine.get(one.actor.process.remote()), signal.SIGKILL)
+        _wait(lambda: one.code() is None and _log(config, 0).count("begun") == 2)
+        other.stop()
+        _wait(lambda: other.code() == 130)
+        (tmp_path / "end").touch()
+        _wait(lambda: one.code() == 0)
+    finally:
+        engine.shutdown()
