@@ -58,7 +58,7 @@ def ray(config: StudyConfig, numbers: Sequence[int]) -> list[Placed]:
 def _has_gpus() -> bool:
     import ray as engine
 
-    resources: dict[str, float] = engine.cluster_resources()  # type: ignore[no-untyped-call]
+    resources: dict[str, float] = engine.cluster_resources()
     return resources.get("GPU", 0) > 0
 
 
