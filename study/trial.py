@@ -143,7 +143,10 @@ def settle(laboratory: Laboratory) -> None:
         claimed = take(study, trial)
         if claimed is not None:
             run_id = trial.user_attrs.get("mlflow_run_id")
-            run = laboratory.tracker.resumed(trial.number, run_id) if run_id else None
+            worker = claimed.user_attrs.get("worker")
+            run = None
+            if run_id:
+                run = laboratory.tracker.resumed(trial.number, run_id, worker=worker)
             _conclude(laboratory, claimed, run, "pruned", None)
 
 
@@ -209,7 +212,8 @@ def _start_run(laboratory: Laboratory, trial: optuna.Trial) -> TrialRun:
     """The MLflow run of a trial: a new one, or that of its part before an interruption."""
     known = trial.user_attrs.get("mlflow_run_id")
     if known:
-        return laboratory.tracker.resumed(trial.number, known)
+        worker = trial.user_attrs.get("worker")
+        return laboratory.tracker.resumed(trial.number, known, worker=worker)
     attributes = trial.user_attrs
     run = laboratory.tracker.start(
         trial.number,

@@ -94,14 +94,20 @@ class Tracker:
         return run
 
     def resumed(
-        self, number: int, run_id: str, *, params: Mapping[str, object] | None = None
+        self,
+        number: int,
+        run_id: str,
+        *,
+        params: Mapping[str, object] | None = None,
+        worker: str | None = None,
     ) -> TrialRun:
-        """Go on with the run of a trial that was interrupted.
+        """Go on with the run of a trial that was interrupted, by a worker that may be another.
 
         Evaluations and parameters that the run has already are not logged twice.
         """
         run = TrialRun(self, number, run_id=run_id)
-        run._submit(lambda client: run._reopen(client, dict(params or {})))
+        tags = {"worker": worker} if worker else {}
+        run._submit(lambda client: run._reopen(client, dict(params or {}), tags))
         return run
 
     def _attempt(self, operation: Callable[[MlflowClient], None], *, now: bool) -> str:
@@ -250,14 +256,16 @@ class TrialRun:
         if self._tracker.corpus is not None:
             client.log_inputs(self.run_id, datasets(self._tracker.corpus, "train", "dev"))
 
-    def _reopen(self, client: MlflowClient, params: Mapping[str, object]) -> None:
+    def _reopen(
+        self, client: MlflowClient, params: Mapping[str, object], tags: Mapping[str, object]
+    ) -> None:
         run = client.get_run(self._id)
         log_params(client, self._id, params, known=run.data.params)
         self._name = run.info.run_name or self._name
         history = client.get_metric_history(self._id, "wer")
         self._last_evaluation = max((metric.step for metric in history), default=0)
         client.update_run(self._id, status="RUNNING")
-        client.log_batch(self._id, tags=run_tags({"state": "RUNNING"}))
+        client.log_batch(self._id, tags=run_tags({"state": "RUNNING", **tags}))
 
     def _log_evaluation(self, client: MlflowClient, evaluation: Mapping[str, object]) -> None:
         number = int(str(evaluation["evaluation"]))

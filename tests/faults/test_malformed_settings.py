@@ -141,7 +141,7 @@ ARGUMENTS = [
     (["run", TINY, "-o", "explore=3"], "explore"),
     (["run", TINY, "-o", "explore.trails=3"], "did you mean 'explore.trials'"),
     (["run", TINY, "-o", "corpus.folder=x"], "only another kind has it"),
-    (["run", TINY, "-o", "storage=text"], "is not the URL of a database"),
+    (["run", TINY, "-o", "storage=text"], "is not a kind of storage"),
     (["run", TINY, "-o", "storage=ftp://host/db"], "storage: "),
     (["run", TINY, "-o", "tracking.uri=ftp://host"], "MLflow cannot log to"),
     (["check", TINY, "-o", "training.batch_seconds=-1"], "training.batch_seconds"),
@@ -171,7 +171,7 @@ ARGUMENTS = [
     (["count", "conformer-s", "--vocabulary", "1"], "should be"),
     (["count", "conformer-s", "--mels", "x"], "should be a valid integer"),
     (["corpus", TINY, "-o", "corpus={kind: manifest, folder: nowhere}"], "set corpus.folder"),
-    (["worker"], "missing argument"),
+    (["worker"], "there is no study file study.yaml"),
     (["worker", "nowhere.yaml"], "there is no study file nowhere.yaml"),
 ]  # fmt: skip
 

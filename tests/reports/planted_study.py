@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -95,9 +95,10 @@ class Formula:
         dataset: Dataset,
         device: torch.device,
         folder: Path,
+        before: Callable[[], None] = lambda: None,
     ) -> dict[str, Any]:
         """A test WER that is the truth but for the noise of 2000 words."""
-        del config, dataset, device
+        del config, dataset, device, before
         config_file = json.loads((folder / "config.json").read_text())
         values = {name: getattr(network, name) for name in SHAPE}
         truth = self.surface.wer({**values, "learning_rate": config_file["learning_rate"]})

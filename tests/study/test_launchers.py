@@ -271,6 +271,7 @@ def test_without_slurm_there_is_a_sentence(tmp_path: Path, monkeypatch: pytest.M
         LAUNCHERS["slurm"](config, [0])
 
 
+@pytest.mark.slow
 def test_jobs_run_and_are_requeued_when_pre_empted(
     config: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,6 +298,7 @@ def test_jobs_run_and_are_requeued_when_pre_empted(
 # ── Ray ──────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_ray_places_workers_and_starts_lost_ones_again(
     config: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tarfile
+import urllib.request
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -60,6 +61,7 @@ def test_a_fetched_archive_is_unpacked_whole_or_not_at_all(
     Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setattr(urllib.request, "_opener", None)  # that of earlier tests knows no proxy
     shutil.rmtree(folder / "LibriSpeech" / "dev-clean")
     with pytest.raises(InputError, match=r"dev-clean cannot be fetched .*\(invalid hash value"):
         corpus.read(tmp_path)

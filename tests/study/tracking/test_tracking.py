@@ -359,7 +359,8 @@ def test_the_status_matches_the_outcome(
 ) -> None:
     Tracker(experiment).start(3, params=CONFIG).finish(outcome, error="why\nwhere")
     run = trials(experiment)["3"]
-    expected = {"crashed": "FAILED", "pruned": "KILLED", "stopped": "KILLED"}
+    expected = {"crashed": "FAILED", "pruned": "KILLED", "stopped": "KILLED",
+                "paused": "SCHEDULED"}  # fmt: skip
     assert run.info.status == expected.get(outcome, "FINISHED")
     assert run.data.tags["outcome"] == outcome
     assert run.data.tags["state"] == STATUSES[outcome][1]
