@@ -69,5 +69,5 @@ def test_corpora_side_by_side_are_trained_on_together(tmp_path: Path) -> None:
     assert train[-1].audio == tmp_path / "more/audio/train-0.wav"
     with pytest.raises(InputError, match=r"corpus.train: \[\] is not possible"):
         load(file, ["corpus.train=[]"])
-    (alone,) = load(file, ["corpus.train=train.jsonl"]).corpus.train
-    assert alone == Path("train.jsonl")
+    alone = load(file, ["corpus.train=train.jsonl"]).corpus.read(tmp_path)["train"]
+    assert [utterance.id for utterance in alone] == [f"train-{n}" for n in range(4)]
