@@ -23,7 +23,7 @@ from study.runner import describe_dataset
 from study.tracking.address import tracking_uri
 from study.training.config import TrainingConfig
 from study.training.loop import cost_on, total_steps
-from study.worker import choose_device, open_dataset
+from study.worker import choose_device, device_of_workers, open_dataset, refuse_graphs
 
 EVALUATION_SHARE = 0.1
 """Seconds of evaluation and start-up per second of training, roughly."""
@@ -46,6 +46,7 @@ def check(config: StudyConfig, console: Console) -> None:
     timed step of the smallest and of the largest network on random numbers.
     """
     device = choose_device(config.device)
+    refuse_graphs(config, device_of_workers(config, device))
     check_url(config.storage_url)
     tracking_uri(config.runs, config.tracking.uri)
     with console.status("Preparing speech and features …"):

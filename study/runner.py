@@ -33,7 +33,7 @@ from study.tracking import parent, sync
 from study.tracking.address import tracking_uri
 from study.tracking.system import missing
 from study.winner import TOKENS
-from study.worker import choose_device, open_dataset
+from study.worker import choose_device, device_of_workers, open_dataset, refuse_graphs
 
 POLL = 0.5
 """Seconds between looks at the storage."""
@@ -54,7 +54,9 @@ def run(
     `arguments` are those with which other commands find the same study. With
     `accept_changed_corpus` it goes on although its corpus is not what it was, which is recorded.
     """
-    device = choose_device(config.device).type
+    here = choose_device(config.device)
+    device = here.type
+    refuse_graphs(config, device_of_workers(config, here))
     check_url(config.storage_url)  # before the speech is prepared, which can take hours
     tracking_uri(config.runs, config.tracking.uri)
     dataset = _open_dataset(config, console)

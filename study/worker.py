@@ -31,6 +31,7 @@ from study.tracking.address import tracking_uri
 from study.tracking.runs import Tracker
 from study.tracking.store import Experiment
 from study.tracking.system import SystemMetrics, missing
+from study.training.execution import graphs_obstacle
 from study.trial import Laboratory, run_trial, settle
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ def work(config: StudyConfig, stop: StopRequest | threading.Event) -> int:
     logging.getLogger("study").setLevel(config.log_level.upper())
     stopped = stop.is_set
     device = choose_device(config.device)
+    refuse_graphs(config, device.type)
     prepare_device(device, config)
     dataset = open_dataset(config)
     study = open_study(config, open_storage(config, patience=PATIENCE))
@@ -165,6 +167,26 @@ def choose_device(wanted: str) -> torch.device:
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(wanted)
+
+
+def refuse_graphs(config: StudyConfig, device: str) -> None:
+    """Raise `InputError` where `training.execution` asks for graphs that trials cannot have."""
+    if config.training.execution != "graphs":
+        return
+    depth = config.space.get("stochastic_depth")
+    most = {} if depth is None else {"stochastic_depth": depth.extremes[1]}
+    obstacle = graphs_obstacle(config.with_parameters(most)[0], device)
+    if obstacle:
+        raise InputError(
+            f"training.execution: graphs is not possible here: {obstacle}; set it to auto, which "
+            "takes them where they are possible and pay"
+        )
+
+
+def device_of_workers(config: StudyConfig, here: torch.device) -> str:
+    """The kind of device on which trials train, as far as this machine can tell."""
+    elsewhere = config.launcher.kind in ("ray", "slurm") and config.device == "auto"
+    return "cuda" if elsewhere else here.type  # each worker looks again where it is
 
 
 def prepare_device(device: torch.device, config: StudyConfig) -> None:

@@ -6,10 +6,12 @@ import random
 from pathlib import Path
 
 import pytest
+import torch
 
 from study.config import known_keys
 from study.config_file import load
 from study.errors import InputError
+from study.worker import device_of_workers, refuse_graphs
 from tests.faults.refusal import Refuse, refuse
 
 __all__ = ["refuse"]
@@ -117,6 +119,7 @@ def test_no_key_takes_a_mapping_for_its_value(tmp_path: Path, refuse: Refuse, ke
     assert key in errors
 
 
+GRAPHS = ("-o", "training.execution=graphs")
 ARGUMENTS = [
     # arguments, part of the complaint
     (["nonsense"], "no such command"),
@@ -145,6 +148,8 @@ ARGUMENTS = [
     (["run", TINY, "-o", "storage=ftp://host/db"], "storage: "),
     (["run", TINY, "-o", "tracking.uri=ftp://host"], "MLflow cannot log to"),
     (["check", TINY, "-o", "training.batch_seconds=-1"], "training.batch_seconds"),
+    (["check", TINY, *GRAPHS, "--device", "cpu"], "graphs is not possible here: CUDA graphs need"),
+    (["run", TINY, *GRAPHS, "--device", "cpu"], "graphs is not possible here: CUDA graphs need"),
     (["report", TINY], "has not begun"),
     (["status", TINY], "has not begun"),
     (["finalists", TINY], "has not begun"),
@@ -185,6 +190,23 @@ def test_arguments_that_make_no_sense_are_refused(
     refuse: Refuse, arguments: list[str | Path], complaint: str
 ) -> None:
     assert complaint.lower() in refuse(*arguments).lower()
+
+
+def test_graphs_are_refused_where_the_trials_would_train() -> None:
+    graphs = ["training.execution=graphs"]
+    elsewhere = [*graphs, "launcher.kind=slurm", "launcher.workers=2"]
+    cpu = torch.device("cpu")
+    for options, device in ((graphs, "cpu"), (elsewhere, "cuda"), (["device=cpu"], "cpu")):
+        assert device_of_workers(load(TINY, options), cpu) == device
+    refuse_graphs(load(TINY, elsewhere), "cuda")
+    refuse_graphs(load(TINY, []), "cpu")
+    depth = "search.stochastic_depth={low: 0.0, high: 0.1}"
+    for options, obstacle in (
+        (graphs, "need a CUDA device"),
+        ([*graphs, depth], "each step has other blocks"),
+    ):
+        with pytest.raises(InputError, match=obstacle):
+            refuse_graphs(load(TINY, options), "cuda" if depth in options else "cpu")
 
 
 def _mutated(text: str, seed: int) -> str:
