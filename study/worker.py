@@ -81,7 +81,7 @@ def work(config: StudyConfig, stop: StopRequest | threading.Event) -> int:
         trial = claim(study)
         if trial is None:
             settle(laboratory)
-            if not _more_may_come(config, study, watcher):
+            if not more_may_come(config, study, watcher):
                 return 0
             stop.wait(IDLE)
             continue
@@ -101,17 +101,21 @@ def work(config: StudyConfig, stop: StopRequest | threading.Event) -> int:
     return STOPPED
 
 
-def _more_may_come(config: StudyConfig, study: optuna.Study, watcher: Watcher) -> bool:
+def more_may_come(config: StudyConfig, study: optuna.Study, watcher: Watcher) -> bool:
     """Whether a trial may yet wait, where none does: others' may come back, and finalists come."""
     watcher.reclaim()
-    trials = study.get_trials(deepcopy=False)
-    if not all(trial.state.is_finished() for trial in trials):
+    if _unfinished(study):
         return True
-    if any(trial.user_attrs.get("phase") == FINALIST for trial in trials):
+    if any(trial.user_attrs.get("phase") == FINALIST for trial in study.get_trials(deepcopy=False)):
         return False
     from study import finalists  # brings the libraries of the reports along
 
-    return finalists.enqueue(config, study) > 0
+    finalists.enqueue(config, study)
+    return _unfinished(study)  # another worker may have been the one to add them
+
+
+def _unfinished(study: optuna.Study) -> bool:
+    return not all(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
 
 
 def _machine(config: StudyConfig) -> SystemMetrics | None:

@@ -10,12 +10,14 @@ import pytest
 from optuna.trial import TrialState
 
 from reports.record import read_study
+from study import finalists
 from study.config import StudyConfig
 from study.errors import InputError
 from study.finalists import enqueue, select
-from study.leases import claim
+from study.leases import Watcher, claim
 from study.sampler import OrderedSampler
 from study.storage import FINALIST, create_study, open_study, search_is_over
+from study.worker import more_may_come
 from tests.reports.planted_study import Formula, conduct, planted_config
 from tests.reports.test_answers import SURFACE
 
@@ -67,14 +69,14 @@ def test_each_is_trained_with_every_seed_and_no_seed_twice(
     conducted: tuple[StudyConfig, optuna.Study],
 ) -> None:
     config, study = conducted
-    finalists = _finalists(study)
-    labels = [trial.user_attrs["finalist"] for trial in finalists]
-    assert len(finalists) == config.finalist_trials == 9
+    found = _finalists(study)
+    labels = [trial.user_attrs["finalist"] for trial in found]
+    assert len(found) == config.finalist_trials == 9
     assert sorted(labels.count(label) for label in set(labels)) == [3, 3, 3]
     assert "middle" in labels
     assert len({trial.user_attrs["seed"] for trial in study.trials}) == len(study.trials)
     for label in set(labels):
-        same = [trial.params for trial in finalists if trial.user_attrs["finalist"] == label]
+        same = [trial.params for trial in found if trial.user_attrs["finalist"] == label]
         assert same[0] == same[1] == same[2]
 
 
@@ -153,3 +155,20 @@ def test_the_winner_has_the_lowest_mean_dev_wer(
     )
     assert record.finals[0].test_wer == pytest.approx(errors / 6000)
     assert record.finals[0].test_greedy_wer == pytest.approx((errors + 60) / 6000)
+
+
+def test_a_worker_stays_where_another_was_the_first_to_add_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = _config(tmp_path, top=2, seeds=3)
+    study = create_study(config, ATTRIBUTES)
+    while (trial := claim(study)) is not None:
+        study.tell(trial, 0.5)
+
+    def meanwhile(config: StudyConfig, study: optuna.Study) -> list[finalists.Finalist]:
+        monkeypatch.undo()
+        assert enqueue(config, open_study(config)) > 0
+        return select(config, study)
+
+    monkeypatch.setattr(finalists, "select", meanwhile)
+    assert more_may_come(config, study, Watcher(study))
