@@ -1,13 +1,18 @@
 """A soak: workers are killed every few seconds and the storage is restarted, and nothing is lost.
 
-    python -m benchmarks.soak          # 20 minutes on PostgreSQL, and 1000 no-op trials twice
+    python -m benchmarks.soak          # 20 minutes on PostgreSQL, and then no-op trials
     python -m benchmarks.soak --minutes 3 --storage journal --noop 0
+    python -m benchmarks.soak --minutes 0 --noop 1000 --noop-workers 1 4 8 16
 
 Four workers train tiny trials. Every few seconds one of them, drawn at random, gets SIGKILL or
 SIGTERM and another is started in its place, as on machines that are pre-empted; twice the database
 goes away, once for a minute. When the time is up, `python -m study run` ends the study. Then
 Optuna's storage, MLflow, the folder of the study and the processes are looked through for anything
-that is missing, there twice, or left behind. Results go to `benchmarks/results/`.
+that is missing, there twice, or left behind.
+
+No-op trials are claimed and finished at once, by ever more workers on each kind of storage: what a
+claim takes where nothing else is done, and whether each trial is claimed once. Results go to
+`benchmarks/results/`.
 """
 
 from __future__ import annotations
@@ -19,12 +24,15 @@ import multiprocessing
 import os
 import random
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +68,11 @@ class Soak:
         self._config, self._file, self._server = config, file, server
         self._draw = random.Random(0)
         self._workers: list[subprocess.Popen[bytes]] = []
-        self._stopping: list[tuple[subprocess.Popen[bytes], float]] = []
+        self._stopping: list[threading.Thread] = []
         self.signals: Counter[str] = Counter()
         self.codes: Counter[int] = Counter()
-        self.slowest = 0.0
-        """The longest that a worker took to end after SIGTERM, in seconds."""
+        self.took: list[float] = []
+        """Seconds that each worker took to end after SIGTERM."""
         self.restarts = 0
 
     def run(self, minutes: float) -> None:
@@ -83,17 +91,14 @@ class Soak:
                 next_kill = time.monotonic() + self._every * self._draw.uniform(0.4, 1.6)
             time.sleep(0.2)
         for worker in self._workers:
-            worker.send_signal(signal.SIGTERM)
-            self._stopping.append((worker, time.monotonic()))
-        while self._stopping:
-            self._watch_stopping()
-            time.sleep(0.05)
+            self._stop(worker)
+        for thread in self._stopping:
+            thread.join()
 
     def _all_done(self) -> bool:
         return bool(self._workers) and all(w.poll() == 0 for w in self._workers)
 
     def _replace(self) -> None:
-        self._watch_stopping()
         ended = [worker for worker in self._workers if worker.poll() not in (None, 0)]
         for worker in ended:
             self.codes[worker.returncode] += 1
@@ -114,21 +119,28 @@ class Soak:
         number = self._draw.choice((signal.SIGKILL, signal.SIGTERM))
         worker = self._draw.choice(self._workers)
         if worker.poll() is None:
-            worker.send_signal(number)
             self.signals[number.name] += 1
             if number == signal.SIGTERM:
                 self._workers.remove(worker)
-                self._stopping.append((worker, time.monotonic()))
+                self._stop(worker)
+            else:
+                worker.kill()
 
-    def _watch_stopping(self) -> None:
-        for worker, asked in list(self._stopping):
-            took = time.monotonic() - asked
-            if worker.poll() is not None:
-                self._stopping.remove((worker, asked))
-                self.codes[worker.returncode] += 1
-                self.slowest = max(self.slowest, took)
-            elif took > 3 * STOPPED_WITHIN:
-                raise SystemExit(f"a worker did not end within {took:.0f} s of SIGTERM")
+    def _stop(self, worker: subprocess.Popen[bytes]) -> None:
+        """Send SIGTERM; a thread waits for the end, since the storage's restart takes this one."""
+        began = time.monotonic()
+        worker.terminate()
+
+        def wait() -> None:
+            try:
+                worker.wait(6 * STOPPED_WITHIN)
+            except subprocess.TimeoutExpired:
+                worker.kill()
+            self.took.append(time.monotonic() - began)
+            self.codes[worker.wait()] += 1
+
+        self._stopping.append(threading.Thread(target=wait))
+        self._stopping[-1].start()
 
     def _restart_storage(self) -> None:
         assert self._server is not None
@@ -198,11 +210,13 @@ def _claim_all(file: str, variables: dict[str, str], started: Any, results: Any)
     os.environ.update(variables)
     study = open_study(load(Path(file)))
     started.wait()
-    numbers = []
+    claimed: dict[int, float] = {}
+    began = time.perf_counter()
     while (trial := claim(study)) is not None:
-        numbers.append(trial.number)
+        claimed[trial.number] = time.perf_counter() - began
         study.tell(trial, 1.0)
-    results.put(numbers)
+        began = time.perf_counter()
+    results.put(claimed)
 
 
 def no_op(config: StudyConfig, file: Path, workers: int) -> dict[str, Any]:
@@ -221,20 +235,23 @@ def no_op(config: StudyConfig, file: Path, workers: int) -> dict[str, Any]:
         process.start()
     started.wait()
     began = time.perf_counter()
-    claimed = [number for _ in processes for number in results.get()]
+    claims = [claim for _ in processes for claim in results.get().items()]
     seconds = time.perf_counter() - began
     for process in processes:
         process.join()
-    states = Counter(trial.state.name for trial in study.get_trials(deepcopy=False))
+    numbers = {number for number, _ in claims}
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    waits = sorted(1000 * took for _, took in claims)
     return {
         "storage": config.storage_url.partition(":")[0],
         "workers": workers,
-        "asked": config.trials,
-        "claimed": len(claimed),
-        "claimed_twice": len(claimed) - len(set(claimed)),
-        "states": dict(states),
+        "trials": config.trials,
+        "lost": config.trials - len(numbers & {trial.number for trial in complete}),
+        "claimed_twice": len(claims) - len(numbers),
         "seconds_to_create": round(created, 1),
-        "trials_per_second": round(len(claimed) / seconds, 1),
+        "ms_per_trial": round(1000 * seconds / len(claims), 1),
+        "ms_to_claim_median": round(statistics.median(waits), 1),
+        "ms_to_claim_99_of_100": round(waits[len(waits) * 99 // 100], 1),
     }
 
 
@@ -271,8 +288,8 @@ def soak(folder: Path, storage: str, minutes: float, trials: int,
         found.append(
             f"run ended with {ended.returncode}: {ended.stdout[-500:]}{ended.stderr[-500:]}"
         )
-    if killing.slowest > STOPPED_WITHIN:
-        found.append(f"a worker took {killing.slowest:.1f} s to end after SIGTERM")
+    slow = sorted(took for took in killing.took if took > STOPPED_WITHIN)
+    found += [f"a worker took {took:.1f} s to end after SIGTERM" for took in slow]
     return {
         "storage": config.storage_url.partition(":")[0],
         "workers": WORKERS,
@@ -280,7 +297,10 @@ def soak(folder: Path, storage: str, minutes: float, trials: int,
         "seconds_between_signals": every,
         "signals": dict(killing.signals),
         "exit_codes": {str(code): n for code, n in sorted(killing.codes.items())},
-        "seconds_to_end_after_sigterm": round(killing.slowest, 1),
+        "seconds_to_end_after_sigterm": {
+            "median": round(statistics.median(killing.took), 1),
+            "longest": round(max(killing.took), 1),
+        },
         "storage_restarts": killing.restarts,
         "seconds_away": AWAY[: killing.restarts],
         "trials_asked": config.trials,
@@ -301,7 +321,7 @@ def write(results: dict[str, Any], name: str, folder: Path) -> str:
             if isinstance(value, list | tuple):
                 shown = "; ".join(map(str, value)) or "none"
             elif isinstance(value, dict):
-                shown = ", ".join(f"{n} × {name}" for name, n in value.items())
+                shown = ", ".join(f"{name}: {n}" for name, n in value.items())
             lines.append(f"| {key.replace('_', ' ')} | {shown} |")
     else:
         keys = list(results["measured"][0])
@@ -322,7 +342,7 @@ def main() -> int:
     parser.add_argument("--storage", choices=("postgresql", "journal", "sqlite"),
                         default="postgresql")  # fmt: skip
     parser.add_argument("--noop", type=int, default=1000, help="no-op trials; 0 for none")
-    parser.add_argument("--noop-workers", type=int, default=8)
+    parser.add_argument("--noop-workers", type=int, nargs="+", default=[1, 4, 8, 16])
     parser.add_argument("--to", type=Path, default=ROOT / "benchmarks" / "results")
     given = parser.parse_args()
     about = {
@@ -336,11 +356,13 @@ def main() -> int:
         server = stack.enter_context(postgres.server())
         os.environ["STUDY_DB_PASSWORD"] = postgres.PASSWORD
         rows = []
-        for kind in ("postgresql", "journal") if given.noop else ():
-            place = server.create(f"noop-{kind}") if kind == "postgresql" else kind
-            config, file = _study(folder, f"noop-{kind}", place, given.noop)
-            rows.append(no_op(config, file, given.noop_workers))
-            amiss |= rows[-1]["claimed"] != given.noop or rows[-1]["claimed_twice"] > 0
+        runs = product(("postgresql", "sqlite", "journal"), given.noop_workers)
+        for kind, workers in runs if given.noop else ():
+            name = f"noop-{kind}-{workers}"
+            place = server.create(name) if kind == "postgresql" else kind
+            config, file = _study(folder, name, place, given.noop)
+            rows.append(no_op(config, file, workers))
+            amiss |= rows[-1]["lost"] > 0 or rows[-1]["claimed_twice"] > 0
         if rows:
             print(write({**about, "measured": rows}, "soak-no-op", given.to))
         if given.minutes:

@@ -40,6 +40,7 @@ from sqlalchemy.engine import make_url
 
 from study.config import VARIABLE, StudyConfig
 from study.errors import InputError, Unavailable
+from study.stopping import asked
 
 log = logging.getLogger(__name__)
 
@@ -83,9 +84,9 @@ def connect(url: str, *, patience: float = 0.0) -> BaseStorage:
                 ) from None
             if not _is_away(error):
                 raise
-            if time.monotonic() >= deadline or _hurry.is_set():
+            if time.monotonic() >= deadline or asked.is_set():
                 raise InputError(f"storage: {url} cannot be opened ({_reason(error)})") from None
-            _hurry.wait(LONGEST_PAUSE)
+            asked.wait(LONGEST_PAUSE)
 
 
 def check_url(url: str) -> None:
@@ -401,7 +402,6 @@ _ONCE = ("create_new_study", "create_new_trial")
 """What may not: a second try could make a second one."""
 
 _thread = threading.local()
-_hurry = threading.Event()
 
 
 @contextmanager
@@ -412,11 +412,6 @@ def without_waiting() -> Iterator[None]:
         yield
     finally:
         _thread.impatient -= 1
-
-
-def stop_waiting() -> None:
-    """From now on nothing in this process waits for a storage: it has been asked to end."""
-    _hurry.set()
 
 
 def _patient(storage: BaseStorage) -> BaseStorage:
@@ -443,7 +438,7 @@ def _patiently(name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
                 if not _is_away(error):
                     raise
                 waited = time.monotonic() - began
-                no_time = getattr(_thread, "impatient", 0) or _hurry.is_set() or name in _ONCE
+                no_time = getattr(_thread, "impatient", 0) or asked.is_set() or name in _ONCE
                 if no_time or waited > PATIENCE:
                     raise Unavailable(
                         f"The storage of the study does not answer ({_reason(error)})."
@@ -455,7 +450,7 @@ def _patiently(name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
                         PATIENCE / 60,
                     )
             again = True
-            _hurry.wait(pause)
+            asked.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
     return attempt

@@ -3,29 +3,29 @@
 While others train the last trials it stays, since theirs may yet come back to the queue. When the
 search is over, the first to notice puts the finalists into the queue.
 
-Asked to stop by SIGTERM or Ctrl-C, it saves and hands its trial back, and ends within `DEADLINE`
-seconds; the trial goes on from there when the study is run again.
+Asked to stop (`study.stopping`), it saves and hands its trial back, and ends; the trial goes on
+from there when the study is run again.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
 import threading
-from types import FrameType
+from collections.abc import Callable
 
 import optuna
 import torch
 
 from study import joining
 from study.config import StudyConfig
-from study.connection import PATIENCE, open_storage, stop_waiting
+from study.connection import PATIENCE, open_storage
 from study.data.dataset import Dataset, prepare
 from study.errors import InputError
 from study.files import Unwritable
-from study.leases import Watcher, claim
+from study.leases import Watcher, claim, hand_back
 from study.provenance import code_fingerprint
+from study.stopping import STOPPED, StopRequest
 from study.storage import FINALIST, open_study
 from study.tracking.address import tracking_uri
 from study.tracking.runs import Tracker
@@ -40,17 +40,18 @@ CRASHES = 3
 """Trials that crash one after the other before a worker gives up: the fault is not theirs."""
 FAILED = 1
 """Exit code of a worker that gave up."""
-STOPPED = 130
-"""Exit code of a worker that was asked to stop."""
 IDLE = 1.0
 """Seconds between looks for a trial where none waits."""
-DEADLINE = 8.0
-"""Seconds after which a worker that was asked to stop ends, whatever it does."""
 
 
-def work(config: StudyConfig, stop: StopRequest | threading.Event) -> int:
+def work(
+    config: StudyConfig,
+    stop: StopRequest | threading.Event,
+    hold: Callable[[], None] = lambda: None,
+) -> int:
     """Run trials of a study that has begun until none waits; returns an exit code.
 
+    `hold` is called before the first trial is claimed, from when on the worker looks at `stop`.
     Raises `InputError` where code, settings or corpus are not those of the study.
     """
     logging.getLogger("study").setLevel(config.log_level.upper())
@@ -77,6 +78,7 @@ def work(config: StudyConfig, stop: StopRequest | threading.Event) -> int:
     )
     watcher = Watcher(study)
     crashes = 0
+    hold()
     while not stopped():
         trial = claim(study)
         if trial is None:
@@ -85,6 +87,9 @@ def work(config: StudyConfig, stop: StopRequest | threading.Event) -> int:
                 return 0
             stop.wait(IDLE)
             continue
+        if stopped():
+            hand_back(study, trial._trial_id)
+            break
         if tracker.experiment is None:  # MLflow was away when the study began
             tracker.experiment = _experiment(config, study)
         log.info("Trial %d begins", trial.number)
@@ -131,37 +136,6 @@ def _experiment(config: StudyConfig, study: optuna.Study) -> Experiment | None:
     if not (config.tracking.enabled and attribute):
         return None
     return Experiment.from_attribute(attribute, tracking_uri(config.runs, config.tracking.uri))
-
-
-class StopRequest:
-    """Set once this process was asked to stop by a signal, or its parent is gone.
-
-    `parent` is a process without which the worker should not go on.
-    """
-
-    def __init__(self, parent: int | None) -> None:
-        self._asked = threading.Event()
-        self._parent = parent
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        if not self._asked.is_set():
-            self._asked.set()
-            stop_waiting()
-            # Whatever still hangs by then, such as a server that does not answer, is left behind.
-            last = threading.Timer(DEADLINE, os._exit, [STOPPED])
-            last.daemon = True
-            last.start()
-
-    def is_set(self) -> bool:
-        """Whether to stop."""
-        return self._asked.is_set() or (self._parent is not None and os.getppid() != self._parent)
-
-    def wait(self, seconds: float) -> None:
-        """Sleep, unless the process is asked to stop."""
-        self._asked.wait(seconds)
 
 
 def choose_device(wanted: str) -> torch.device:

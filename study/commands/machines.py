@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from study.commands.options import DEFAULT, File, Overrides, load_study
-from study.errors import InputError
+from study.errors import InputError, Unavailable
 
 app = typer.Typer()
 PANEL = "Many workers, many machines"
@@ -34,11 +34,11 @@ def worker(
     It runs trials until none is left. The machine must see the study's storage and its corpus;
     however many workers there are, together they run the trials that were asked for and no more.
     One whose code, settings or corpus differ says so and does not start. Ctrl-C or SIGTERM saves
-    and hands the trial back.
+    and hands the trial back; so does SLURM's warning, SIGUSR2.
     """
-    from study import joining
-    from study.worker import StopRequest, work
+    from study.stopping import STOPPED, StopRequest
 
+    stop = StopRequest(parent)
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -46,13 +46,22 @@ def worker(
     )
     if (storage is None) != (study is None) or (storage and file):
         raise InputError("worker: give a FILE, or both --storage URL and --study NAME")
-    stop = StopRequest(parent)
-    if storage and study:
-        config = joining.configuration(storage, study, override or [])
-    else:
-        config = load_study(file or DEFAULT, override)
-    code = work(config, stop)
-    if stop.is_set():
+    try:
+        from study import joining
+        from study.worker import work
+
+        if storage and study:
+            config = joining.configuration(storage, study, override or [])
+        else:
+            config = load_study(file or DEFAULT, override)
+        code = work(config, stop, stop.hold)
+    except KeyboardInterrupt:
+        code = STOPPED
+    except Unavailable:
+        if not stop.is_set():
+            raise
+        code = STOPPED  # it could not hand its trial back, which others will notice
+    if code == STOPPED or stop.is_set():
         os._exit(code)  # what libraries do at the end of a process may take longer than there is
     raise typer.Exit(code)
 

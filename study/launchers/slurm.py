@@ -1,8 +1,12 @@
 """Workers as jobs of a SLURM cluster, by submitit: one array, requeued when pre-empted.
 
-A job that is about to be pre-empted, or whose time is up, gets a signal, saves and hands its trial
-back, and is put into SLURM's queue again. The study's folder must be on a file system that all
-machines share. submitit's files and logs are in `logs/slurm` of the study's folder.
+A job that is about to be pre-empted, or whose time is up, gets SIGUSR2, saves and hands its trial
+back, and is put into SLURM's queue again. SLURM sends its signals to all processes of a job, so the
+worker gets them too. Where it gets SIGTERM first or alone, it ends, and the job waits for what
+SLURM does with it: one that ended by itself would not be queued again.
+
+The study's folder must be on a file system that all machines share. submitit's files and logs are
+in `logs/slurm` of it.
 """
 
 from __future__ import annotations
@@ -17,12 +21,15 @@ from typing import TYPE_CHECKING, Any
 from study.config import StudyConfig
 from study.errors import InputError
 from study.launchers.worker import command, environment
+from study.stopping import STOPPED
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
 WARNING = 90
 """Seconds between SLURM's signal and the end of a job."""
+TAKEN_BACK = 600
+"""Seconds in which SLURM ends a job that it has sent SIGTERM; beyond, somebody else has sent it."""
 
 
 def slurm(config: StudyConfig, numbers: Sequence[int], cluster: str = "slurm") -> list[Job]:
@@ -75,6 +82,8 @@ class Work:
         self._process = subprocess.Popen(self._command, cwd=self._folder, env=environment())
         while (code := self._process.poll()) is None:
             time.sleep(0.2)  # not `wait`, in which a signal's handler could not wait again
+        if code == STOPPED:
+            time.sleep(TAKEN_BACK)
         return code
 
     def checkpoint(self) -> DelayedSubmission:

@@ -23,11 +23,13 @@ from study.crew import Crew
 from study.crew import size as crew_size
 from study.errors import InputError
 from study.launchers import LAUNCHERS, Worker
+from study.stopping import STOPPED
 from tests.study.storages import tiny
 
 STAND_IN = """
 import os, signal, sys, time
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
+for number in (signal.SIGTERM, signal.SIGUSR2):
+    signal.signal(number, lambda *_: sys.exit(130))
 print("begun", os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
 deadline = time.monotonic() + 60
 while time.monotonic() < deadline and not os.path.exists(sys.argv[1]):
@@ -127,13 +129,13 @@ def test_what_cannot_be_launched(tmp_path: Path, setting: str, sentence: str) ->
 
 def test_inline_runs_in_this_process(config: StudyConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     def work(config: StudyConfig, stop: threading.Event) -> int:
-        return worker_module.STOPPED if stop.wait(60) else 0
+        return STOPPED if stop.wait(60) else 0
 
     monkeypatch.setattr(worker_module, "work", work)
     (worker,) = LAUNCHERS["inline"](config, [0])
     assert worker.code() is None
     worker.stop()
-    _wait(lambda: worker.code() == worker_module.STOPPED)
+    _wait(lambda: worker.code() == STOPPED)
 
 
 # ── A crew ───────────────────────────────────────────────────────────────────────────────
@@ -271,28 +273,52 @@ def test_without_slurm_there_is_a_sentence(tmp_path: Path, monkeypatch: pytest.M
         LAUNCHERS["slurm"](config, [0])
 
 
-@pytest.mark.slow
+def _processes(parent: int) -> list[int]:
+    """All processes that one has started, and those that they have."""
+    psutil = pytest.importorskip("psutil")
+    try:
+        return [process.pid for process in psutil.Process(parent).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
 def test_jobs_run_and_are_requeued_when_pre_empted(
     config: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By submitit's local executor: the signal of SLURM, and the job that goes on afterwards."""
+    """By submitit's local executor, which stands for SLURM, whose signals reach all of a job."""
     pytest.importorskip("submitit")
     _instead(monkeypatch, "slurm", tmp_path / "end")
     from study.launchers.slurm import slurm as launch
 
     (worker,) = launch(config, [0], cluster="local")
+    controller = worker.job._process
 
     def begun() -> int:
         logs = (config.folder / "logs" / "slurm").glob("*log.out")
         return sum(file.read_text().count("begun") for file in logs)
 
-    _wait(lambda: begun() == 1)
-    worker.job._interrupt()
-    _wait(lambda: begun() == 2)
-    assert worker.code() is None
-    (tmp_path / "end").touch()
-    _wait(lambda: worker.code() is not None)
-    assert worker.code() == 0
+    def send(number: signal.Signals) -> None:
+        for process in _processes(controller.pid):
+            os.kill(process, number)
+
+    try:
+        _wait(lambda: begun() == 1)
+        send(signal.SIGUSR2)
+        _wait(lambda: begun() == 2)
+        assert worker.code() is None
+        send(signal.SIGTERM)  # some clusters send it first; the worker ends, and the job waits
+        _wait(lambda: len(_processes(controller.pid)) == 1)
+        time.sleep(0.5)
+        assert worker.code() is None
+        send(signal.SIGUSR2)
+        _wait(lambda: begun() == 3)
+        (tmp_path / "end").touch()
+        _wait(lambda: worker.code() is not None)
+        assert worker.code() == 0
+    finally:
+        controller.terminate()
+        for process in _processes(controller.pid):
+            os.kill(process, signal.SIGKILL)
 
 
 # ── Ray ──────────────────────────────────────────────────────────────────────────────────
