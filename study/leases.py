@@ -45,9 +45,10 @@ GAP = 2.5 * BEAT
 
 
 def claim(study: optuna.Study) -> optuna.Trial | None:
-    """Take the first trial of the queue, or None where there is none left."""
+    """Take the first trial of the queue to train it, or None where there is none left."""
     for trial in queue(study):
         if (claimed := take(study, trial)) is not None:
+            claimed.set_user_attr("worker", worker_name())
             if is_paused(trial):
                 claimed.set_user_attr("promoted", trial.user_attrs["paused"])
                 claimed.set_user_attr("paused", None)
@@ -61,7 +62,6 @@ def take(study: optuna.Study, trial: FrozenTrial) -> optuna.Trial | None:
     with contextlib.suppress(UpdateFinishedTrialError):
         if storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
             storage.set_trial_user_attr(trial._trial_id, "lease", {**_holder(), "beat": 0})
-            storage.set_trial_user_attr(trial._trial_id, "worker", worker_name())
             return optuna.Trial(study, trial._trial_id)
     return None
 

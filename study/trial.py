@@ -142,11 +142,8 @@ def settle(laboratory: Laboratory) -> None:
     for trial in paused:
         claimed = take(study, trial)
         if claimed is not None:
-            run_id = trial.user_attrs.get("mlflow_run_id")
-            worker = claimed.user_attrs.get("worker")
-            run = None
-            if run_id:
-                run = laboratory.tracker.resumed(trial.number, run_id, worker=worker)
+            noted = trial.user_attrs.get("mlflow_run_id")
+            run = _resumed(laboratory, claimed, noted) if noted else None
             _conclude(laboratory, claimed, run, "pruned", None)
 
 
@@ -184,6 +181,7 @@ def _begin(laboratory: Laboratory, trial: optuna.Trial, lease: Lease) -> tuple[T
         "parameters": size.parameters,
         "flops_per_second": size.flops_per_second,
         "corpus_fingerprint": dataset.fingerprint,
+        "git_commit": laboratory.study.user_attrs.get("git_commit"),  # the study's may change
     }
     if trial.user_attrs.get("identity") not in (None, identity):
         trial.set_user_attr("mlflow_run_id", None)  # it starts over, and so do its curves
@@ -212,8 +210,7 @@ def _start_run(laboratory: Laboratory, trial: optuna.Trial) -> TrialRun:
     """The MLflow run of a trial: a new one, or that of its part before an interruption."""
     known = trial.user_attrs.get("mlflow_run_id")
     if known:
-        worker = trial.user_attrs.get("worker")
-        return laboratory.tracker.resumed(trial.number, known, worker=worker)
+        return _resumed(laboratory, trial, known)
     attributes = trial.user_attrs
     run = laboratory.tracker.start(
         trial.number,
@@ -222,6 +219,11 @@ def _start_run(laboratory: Laboratory, trial: optuna.Trial) -> TrialRun:
     )
     _note(run, trial)
     return run
+
+
+def _resumed(laboratory: Laboratory, trial: optuna.Trial, run_id: str) -> TrialRun:
+    tags = trial_tags(trial.user_attrs, laboratory.study.user_attrs)
+    return laboratory.tracker.resumed(trial.number, run_id, tags=tags)
 
 
 def _note(run: TrialRun, trial: optuna.Trial) -> None:
@@ -352,7 +354,8 @@ def _conclude(
         run.finish(
             outcome,
             state=state.name,
-            metrics={**trial_totals(trial.user_attrs), **facts},
+            # Whoever goes on with it has other totals, and MLflow would keep both.
+            metrics=trial_totals(trial.user_attrs) if state.is_finished() else None,
             artifacts=trial_artifacts(_folder(laboratory, trial)),
             error=error,
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from study.tracking.store import Experiment, connect, unreachable
-from study.tracking.values import log_metrics
+from study.tracking.values import log_metrics, unlike
 
 _logger = logging.getLogger("study.tracking")
 
@@ -42,7 +42,8 @@ def log_report(
         for file in [report, *extra]:
             place = Path("report") / file.parent.relative_to(report.parent)
             client.log_artifact(experiment.run_id, str(file), artifact_path=place.as_posix())
-        log_metrics(client, experiment.run_id, metrics or {}, step=0, tags=tags or {})
+        known = client.get_run(experiment.run_id).data.metrics  # reports are written again
+        log_metrics(client, experiment.run_id, unlike(metrics or {}, known), step=0, tags=tags)
         client.set_terminated(experiment.run_id, status=status)
     except Exception as error:
         _logger.warning(unreachable(experiment.tracking_uri, error))

@@ -25,6 +25,7 @@ from study.tracking.values import (
     one_line,
     origin,
     run_tags,
+    unlike,
     with_source,
 )
 
@@ -90,7 +91,8 @@ class Tracker:
         label = known.get("finalist") or known.get("anchor")
         kind = "finalist" if known.get("finalist") else "trial"
         name = f"{kind} {number}" + (f" · {label}" if label else "")
-        run._submit(lambda client: run._create(client, name, given, known, started))
+        began = started or datetime.now()
+        run._submit(lambda client: run._create(client, name, given, known, began))
         return run
 
     def resumed(
@@ -99,15 +101,15 @@ class Tracker:
         run_id: str,
         *,
         params: Mapping[str, object] | None = None,
-        worker: str | None = None,
+        tags: Mapping[str, object] | None = None,
     ) -> TrialRun:
         """Go on with the run of a trial that was interrupted, by a worker that may be another.
 
-        Evaluations and parameters that the run has already are not logged twice.
+        What the run has already is not logged twice; `tags` are as for `start`.
         """
         run = TrialRun(self, number, run_id=run_id)
-        tags = {"worker": worker} if worker else {}
-        run._submit(lambda client: run._reopen(client, dict(params or {}), tags))
+        given, known = dict(params or {}), dict(tags or {})
+        run._submit(lambda client: run._reopen(client, given, known))
         return run
 
     def _attempt(self, operation: Callable[[MlflowClient], None], *, now: bool) -> str:
@@ -168,7 +170,8 @@ class TrialRun:
         """Log one evaluation's metrics; its number is the step. None and infinity are left out."""
         machine = self._tracker.machine
         metrics = {**evaluation, **(machine.since_last_time() if machine is not None else {})}
-        self._submit(lambda client: self._log_evaluation(client, metrics))
+        now = datetime.now()
+        self._submit(lambda client: self._log_evaluation(client, metrics, now))
 
     def finish(
         self,
@@ -201,10 +204,10 @@ class TrialRun:
             "state": state or STATUSES[outcome][1],
         }
         more = {**(tags or {}), "error": error}
-        files = list(artifacts)
+        files, end_time = list(artifacts), ended or datetime.now()
         self._submit(lambda client: self._log_files(client, files))
         # Last of all: a run that has ended is one that is whole.
-        self._submit(lambda client: self._end(client, end, metrics or {}, more, ended))
+        self._submit(lambda client: self._end(client, end, metrics or {}, more, end_time))
         self._flush(now=True)
         if self._waiting:
             _logger.info("Trial %d is not in MLflow yet; `sync` delivers it.", self.number)
@@ -230,7 +233,7 @@ class TrialRun:
         name: str,
         params: Mapping[str, object],
         tags: Mapping[str, object],
-        started: datetime | None,
+        started: datetime,
     ) -> None:
         experiment = self._tracker.experiment
         assert experiment is not None
@@ -253,26 +256,32 @@ class TrialRun:
                 ).info.run_id
             )
         log_params(client, self.run_id, params)
-        if self._tracker.corpus is not None:
-            client.log_inputs(self.run_id, datasets(self._tracker.corpus, "train", "dev"))
+        self._log_inputs(client)
+
+    def _log_inputs(self, client: MlflowClient) -> None:
+        if self._tracker.corpus is not None:  # again changes nothing
+            client.log_inputs(self._id, datasets(self._tracker.corpus, "train", "dev"))
 
     def _reopen(
         self, client: MlflowClient, params: Mapping[str, object], tags: Mapping[str, object]
     ) -> None:
         run = client.get_run(self._id)
         log_params(client, self._id, params, known=run.data.params)
+        self._log_inputs(client)
         self._name = run.info.run_name or self._name
         history = client.get_metric_history(self._id, "wer")
         self._last_evaluation = max((metric.step for metric in history), default=0)
         client.update_run(self._id, status="RUNNING")
-        client.log_batch(self._id, tags=run_tags({"state": "RUNNING", **tags}))
+        client.log_batch(self._id, tags=run_tags({"state": "RUNNING", **with_source(tags)}))
 
-    def _log_evaluation(self, client: MlflowClient, evaluation: Mapping[str, object]) -> None:
+    def _log_evaluation(
+        self, client: MlflowClient, evaluation: Mapping[str, object], at: datetime
+    ) -> None:
         number = int(str(evaluation["evaluation"]))
         if number <= self._last_evaluation:
             return
         names = [*EVALUATION_METRICS, *(name for name in evaluation if name.startswith("system/"))]
-        log_metrics(client, self._id, only(evaluation, names), step=number)
+        log_metrics(client, self._id, only(evaluation, names), step=number, at=at)
         self._last_evaluation = number
 
     def _end(
@@ -281,9 +290,10 @@ class TrialRun:
         end: Mapping[str, str],
         metrics: Mapping[str, object],
         tags: Mapping[str, object],
-        ended: datetime | None,
+        ended: datetime,
     ) -> None:
         named = {(f"total_{k}" if k in EVALUATION_METRICS else k): v for k, v in metrics.items()}
+        known = client.get_run(self._id).data.metrics  # of a worker that was killed just here
         note = None
         if tags.get("error"):
             note = f"**{end['outcome']}**\n\n```\n{tags['error']}\n```"
@@ -293,7 +303,14 @@ class TrialRun:
             "state": end["state"],
             "mlflow.note.content": note,
         }
-        log_metrics(client, self._id, named, step=self._last_evaluation, tags=everything)
+        log_metrics(
+            client,
+            self._id,
+            unlike(named, known),
+            step=self._last_evaluation,
+            at=ended,
+            tags=everything,
+        )
         plain = re.sub(r" \([a-z ]+\)$", "", self._name)
         suffix = "" if end["outcome"] == "finished" else f" ({end['outcome'].replace('_', ' ')})"
         client.update_run(self._id, name=plain + suffix)

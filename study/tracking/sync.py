@@ -154,7 +154,7 @@ def _deliver_trials(
         if not trial.state.is_finished():
             continue
         runs = logged.get(trial.number, [])
-        run = _chosen(runs, trial.user_attrs.get("mlflow_run_id"))
+        run = _chosen(runs, trial)
         for other in runs:
             if other is not run:  # its worker was killed before it could note the run
                 client.delete_run(other.info.run_id)
@@ -169,14 +169,23 @@ def _deliver_trials(
                 delivered.missing += 1
 
 
-def _chosen(runs: list[Run], noted: str | None) -> Run | None:
-    """The run of a trial among those that bear its number: the noted one, else the newest."""
-    return next((run for run in runs if run.info.run_id == noted), runs[0] if runs else None)
+def _chosen(runs: list[Run], trial: FrozenTrial) -> Run | None:
+    """The run of a trial among those that bear its number.
+
+    The noted one; where none is (MLflow was away until the trial's end), one that is whole, else
+    the newest.
+    """
+    noted = trial.user_attrs.get("mlflow_run_id")
+    return next(
+        (run for run in runs if run.info.run_id == noted),
+        next((run for run in runs if _is_whole(run, trial)), runs[0] if runs else None),
+    )
 
 
 def _is_whole(run: Run, trial: FrozenTrial) -> bool:
-    """Whether a run was written to its end, which is the last thing that is written."""
-    return run.data.tags.get("state") == trial.state.name and run.info.end_time is not None
+    """Whether a run was written to its end: its status, which is written last, is no other."""
+    ended = run.info.status in ("FINISHED", "FAILED", "KILLED")
+    return run.data.tags.get("state") == trial.state.name and ended
 
 
 def _write(
@@ -193,7 +202,7 @@ def _write(
             started=trial.datetime_start,
         )
     else:
-        run = tracker.resumed(trial.number, run_id, params=params)
+        run = tracker.resumed(trial.number, run_id, params=params, tags=trial_tags(known, study))
     for evaluation in known.get("evaluations", []):
         run.log_evaluation(evaluation)
     usual = {"COMPLETE": "finished", "PRUNED": "pruned"}.get(trial.state.name, "crashed")

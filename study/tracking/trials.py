@@ -45,7 +45,7 @@ def trial_params(known: Mapping[str, Any]) -> dict[str, object]:
 def trial_tags(known: Mapping[str, Any], study: Mapping[str, Any]) -> dict[str, object]:
     """What a run can be found by, from the user attributes of a trial and of its study."""
     names = ("phase", "anchor", "finalist", "survivor", "worker", "device", "corpus_fingerprint")
-    return {**only(known, names), **only(study, ("git_commit",))}
+    return {**only(study, ("git_commit",)), **only(known, (*names, "git_commit"))}
 
 
 def trial_totals(known: Mapping[str, Any]) -> dict[str, object]:

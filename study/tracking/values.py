@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import json
 import math
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
@@ -81,14 +80,19 @@ def log_metrics(
     metrics: Mapping[str, object],
     *,
     step: int,
+    at: datetime | None = None,
     tags: Mapping[str, object] | None = None,
 ) -> None:
-    """Log numbers and tags in one transaction; what is no number, or infinite, is left out."""
+    """Log numbers, and then tags; what is no number, or infinite, is left out.
+
+    `at` is when they were measured; MLflow keeps what is logged twice with the same time once, so
+    that a call whose answer was lost can be repeated.
+    """
     from mlflow.entities import Metric
 
-    now = int(time.time() * 1000)
+    moment = milliseconds(at or datetime.now())
     batch = [
-        Metric(key, float(value), now, step)
+        Metric(key, float(value), moment, step)
         for key, value in metrics.items()
         # MLflow would store infinity as 1.8e308 and scale every chart to it; NaN it can show.
         if isinstance(value, int | float) and not math.isinf(value)
@@ -96,9 +100,14 @@ def log_metrics(
     client.log_batch(run_id, metrics=batch, tags=run_tags(tags or {}))
 
 
-def milliseconds(moment: datetime | None) -> int | None:
+def unlike(metrics: Mapping[str, object], known: Mapping[str, float]) -> dict[str, object]:
+    """The metrics without those that a run has with this very value: it would keep both."""
+    return {name: value for name, value in metrics.items() if known.get(name) != value}
+
+
+def milliseconds(moment: datetime) -> int:
     """MLflow's time: milliseconds since 1970."""
-    return None if moment is None else int(moment.timestamp() * 1000)
+    return int(moment.timestamp() * 1000)
 
 
 def one_line(error: BaseException) -> str:

@@ -176,7 +176,9 @@ def _everything(uri: str) -> dict[str, Any]:
     for run in client.search_runs([experiment.experiment_id]):
         tags = {k: v for k, v in run.data.tags.items() if k not in ("mlflow.parentRunId",)}
         curves = {
-            name: [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, name)]
+            name: sorted(
+                (m.step, m.value) for m in client.get_metric_history(run.info.run_id, name)
+            )
             for name in run.data.metrics
             if not name.startswith("system/")
         }
@@ -204,11 +206,7 @@ def test_mlflow_can_be_rebuilt_from_the_storage_and_the_run_folder(
     params = original["study"][2], rebuilt["study"][2]
     assert (params[0].pop("runs"), params[1].pop("runs")) == (str(finished.runs), str(runs))
     assert (params[0].pop("launcher.workers"), params[1].pop("launcher.workers")) == ("2", "null")
-    # Trials that were paused are ended by whichever worker is last: name, status and parameters.
-    for trial in [
-        trial for trial, run in original.items() if trial != "experiment" and run[1] == "KILLED"
-    ]:
-        assert rebuilt.pop(trial)[:3] == original.pop(trial)[:3]
+    assert "KILLED" in {run[1] for run in original.values() if isinstance(run, tuple)}
     assert rebuilt == original
     code, output, _ = _main(monkeypatch, capsys, *arguments)
     assert "there was nothing to deliver" in output

@@ -148,6 +148,7 @@ def test_a_trial_is_paused_at_its_rung_and_pruned_if_nothing_promotes_it(
     assert trial.intermediate_values == {1: 0.1, 2: 0.8}
     assert trial.user_attrs["paused"] == 2
     assert trial.user_attrs["train_seconds"] == 4
+    laboratory.study._storage.set_trial_user_attr(trial._trial_id, "worker", "another:1")
     settle(laboratory)  # two trials still wait, and could promote it
     assert laboratory.study.trials[trial.number].state == TrialState.WAITING
     for _ in range(2):
@@ -160,6 +161,7 @@ def test_a_trial_is_paused_at_its_rung_and_pruned_if_nothing_promotes_it(
     assert trial.state == TrialState.PRUNED
     assert trial.value == 0.8
     assert trial.user_attrs["outcome"] == "pruned"
+    assert trial.user_attrs["worker"] == "another:1"  # who trained it, not who ended it
     assert len(trial.user_attrs["evaluations"]) == 2
     assert search_is_over(laboratory.study.trials)
 

@@ -6,7 +6,7 @@ import math
 import multiprocessing
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -166,6 +166,44 @@ def test_what_waited_is_logged_when_mlflow_is_back(experiment: Experiment, runs:
     history = client(experiment).get_metric_history(run.run_id, "wer")
     assert [metric.step for metric in history] == [1, 2]
     assert trials(experiment)["0"].data.params["encoder_dim"] == "64"
+
+
+def test_what_was_logged_though_the_answer_was_lost_is_there_once(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    log_batch = MlflowClient.log_batch
+    seen = set()
+
+    def answer_lost(self: MlflowClient, *given: Any, **more: Any) -> None:
+        log_batch(self, *given, **more)
+        what = str([[(m.key, m.step) for m in more.get("metrics", ())], more.get("params")])
+        if what not in seen:  # the first time
+            seen.add(what)
+            raise ConnectionError("the server was killed when it had written this")
+
+    monkeypatch.setattr(MlflowClient, "log_batch", answer_lost)
+    run = Tracker(experiment, retry_seconds=0).start(0, params=CONFIG)
+    for number in (1, 2, 3):
+        run.log_evaluation(evaluation(number))
+        time.sleep(0.01)  # the clock goes on until it is tried again
+        run._flush(now=True)
+    run.finish("finished", metrics={"parameters": 61_000, "train_seconds": 4.5})
+    assert not run.delivered  # its numbers are there, its end is not
+    later = Tracker(experiment).resumed(0, str(run.run_id))
+    while not later.delivered:
+        later._flush(now=True)
+    later.finish("finished", metrics={"parameters": 61_000, "train_seconds": 4.5})
+    while not later.delivered:
+        later._flush(now=True)
+    assert trials(experiment)["0"].info.status == "FINISHED"
+    for name in ("wer", "train_seconds"):
+        history = client(experiment).get_metric_history(str(run.run_id), name)
+        assert [metric.step for metric in history] == [1, 2, 3]
+    for name in ("parameters", "total_train_seconds"):
+        history = client(experiment).get_metric_history(str(run.run_id), name)
+        assert [metric.step for metric in history] == [3]
 
 
 def test_a_run_that_someone_deleted_is_given_up_with_one_warning(
@@ -459,10 +497,12 @@ def test_the_report_ends_the_study(experiment: Experiment, tmp_path: Path) -> No
     page.write_text("<h1>An answer</h1>")
     table.write_text("a,b\n")
     tags = {"best_trial": 7}
-    for _ in range(2):  # a report is often written again
-        assert log_report(experiment, page, [table], metrics={"best_wer": 0.2}, tags=tags)
+    for wer in (0.3, 0.2, 0.2):  # a report is often written again
+        assert log_report(experiment, page, [table], metrics={"best_wer": wer}, tags=tags)
     run = client(experiment).get_run(experiment.run_id)
     assert run.info.status == "FINISHED"
+    history = client(experiment).get_metric_history(experiment.run_id, "best_wer")
+    assert [metric.value for metric in history] == [0.3, 0.2]
     assert run.data.metrics == {"best_wer": 0.2} and run.data.tags["best_trial"] == "7"
     files = client(experiment).list_artifacts(experiment.run_id, "report")
     assert {file.path for file in files} == {"report/index.html", "report/trials.csv"}
