@@ -50,8 +50,8 @@ from study.tracking.address import tracking_uri
 from study.tracking.runs import Tracker
 from study.tracking.store import prepare
 from study.training.config import Budget, TrainingConfig
-from study.training.loop import Evaluation
 from study.training.optimiser import Optimiser
+from study.training.result import Evaluation
 from study.training.step import Stepper
 from study.trial import Laboratory, run_trial
 from tests.reports.planted import Surface

@@ -49,9 +49,6 @@ class CurveData:
     log: bool
     """Whether the range is so wide that a logarithmic axis shows more."""
 
-    still_falling: tuple[int, ...]
-    """Highlighted trials whose last value is more than 1 % below the one before."""
-
 
 def curves_data(record: StudyRecord, measure: str) -> CurveData:
     """Return every trial's finite values of a measure over training."""
@@ -73,17 +70,11 @@ def curves_data(record: StudyRecord, measure: str) -> CurveData:
         roles.get(trial) or _role_of(str(outcomes.loc[trial])) for trial in data["number"]
     ]
     values = data["y"]
-    falling = []
-    for trial in roles:
-        last = data[data["number"] == trial]["y"].tolist()[-2:]
-        if len(last) == 2 and last[1] < 0.99 * last[0]:
-            falling.append(trial)
     return CurveData(
         measure=measure,
         x_label="epoch" if by_epoch else "evaluation",
         curves=data,
         log=bool(len(values)) and bool(values.min() > 0) and bool(values.max() > 4 * values.min()),
-        still_falling=tuple(falling),
     )
 
 
@@ -91,6 +82,15 @@ def _role_of(outcome: str) -> str:
     if outcome in ("pruned", "paused"):
         return "pruned"
     return "other" if outcome in ("finished", "running") else "failed"
+
+
+def heard(record: StudyRecord) -> str:
+    """Say in a sentence that early evaluations recognised a part of dev; empty if all had all."""
+    counts = record.curves["utterances"].dropna()
+    if counts.nunique() < 2:
+        return ""
+    least, most = int(counts.min()), int(counts.max())
+    return f"Evaluations before the last recognised {least} of the {most} utterances of dev."
 
 
 def falls_data(record: StudyRecord, evaluations: int) -> pd.DataFrame:

@@ -25,7 +25,7 @@ from reports.card import MARKS, MEANINGS, card_data, unlike
 from reports.checks import checks_data
 from reports.comparison import comparison_data, comparison_panels, told
 from reports.cost import cost_panels
-from reports.curves import CurveData, curve_panels, curves_data
+from reports.curves import curve_panels, heard
 from reports.effects import effect_panels
 from reports.equal_size import equal_size_data, equal_size_panels
 from reports.importance import FEWEST, RELIABLE, RESAMPLES, importance_data, importance_panels
@@ -121,7 +121,7 @@ def write_report(
         "fewest": FEWEST,
         "reliable": RELIABLE,
         "resamples": RESAMPLES,
-        "falling": _still_falling(record),
+        "heard": heard(record),
         "figures": figures,
         "devices": sorted(set(record.results["device"].dropna())),
         **_trials(record),
@@ -234,10 +234,6 @@ def _corpus_sentence(record: StudyRecord) -> str:
 
 def _brackets(sizes: list[str]) -> str:
     return f" ({', '.join(sizes)})" if sizes else ""
-
-
-def _still_falling(record: StudyRecord) -> CurveData:
-    return curves_data(record, "wer")
 
 
 def _trials(record: StudyRecord) -> dict[str, Any]:

@@ -79,6 +79,7 @@ CURVE_COLUMNS = (
     "learning_rate",
     "train_seconds",
     "evaluate_seconds",
+    "utterances",
 )
 
 _TEXT = ("state", "outcome", "phase", "finalist", "anchor", "device", "error")

@@ -24,6 +24,7 @@ from study.invocation import command
 from study.leases import lost
 from study.progress import Watch, duration_in_words, outcome_in_words, seconds_of, shape_in_words
 from study.pruner import is_paused
+from study.training.result import deciding
 
 POLL = 1.0
 """Seconds between looks at the storage."""
@@ -134,13 +135,13 @@ class Status:
     def _row(self, trial: FrozenTrial, outcome: str) -> tuple[str, ...]:
         attributes = trial.user_attrs
         evaluations = attributes.get("evaluations", [])
-        best = min((e["wer"] for e in evaluations), default=None)
+        best = deciding(evaluations)
         return (
             str(trial.number),
             attributes.get("phase", ""),
             outcome,
             shape_in_words(attributes["config"]) if "config" in attributes else "",
-            "" if best is None else f"{best:.1%}",
+            "" if best is None else f"{best['wer']:.1%}",
             f"{len(evaluations)}/{self.watch.evaluations}",
             duration_in_words(seconds_of(trial)),
             attributes.get("anchor") or attributes.get("finalist", ""),

@@ -43,7 +43,8 @@ from study.space import Number
 from study.storage import FINALIST
 from study.tracking.runs import Tracker, TrialRun
 from study.tracking.trials import trial_artifacts, trial_params, trial_tags, trial_totals
-from study.training.loop import Evaluation, Interrupted, cost_on, train
+from study.training.loop import Interrupted, cost_on, train
+from study.training.result import Evaluation, deciding
 from study.training.step import Diverged
 
 log = logging.getLogger(__name__)
@@ -347,8 +348,9 @@ def _conclude(
         hand_back(laboratory.study, trial._trial_id)
     else:
         trial.set_constraint(CONSTRAINT, float(outcome in INFEASIBLE))
-        best = min((e["wer"] for e in evaluations), default=WORST)
-        value = max(best, WORST) if outcome in INFEASIBLE else best
+        decided = deciding(evaluations)
+        wer = WORST if decided is None else decided["wer"]
+        value = max(wer, WORST) if outcome in INFEASIBLE else wer
         laboratory.study.tell(trial, value if state == TrialState.COMPLETE else None, state=state)
     if run is not None:
         run.finish(

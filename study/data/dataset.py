@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from model.ctc import shortest_alignment
@@ -42,6 +43,17 @@ class Split:
     def lengths(self) -> list[int]:
         """Frames of each utterance."""
         return [int(length) for length in self.store.lengths[self.numbers]]
+
+    def sample(self, share: float) -> Split:
+        """So large a share of the utterances, drawn at random but always the same ones."""
+        count = max(1, round(share * len(self)))
+        chosen = sorted(np.random.default_rng(0).permutation(len(self))[:count].tolist())
+        return replace(
+            self,
+            utterances=[self.utterances[place] for place in chosen],
+            numbers=[self.numbers[place] for place in chosen],
+            tokens=[self.tokens[place] for place in chosen],
+        )
 
     def summary(self) -> dict[str, int | float]:
         """How much there is: utterances, hours, speakers (0 where unknown), words.

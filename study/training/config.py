@@ -43,6 +43,10 @@ class TrainingConfig:
     """When training ends."""
     evaluations: Annotated[int, Ge(1)] = 10
     """Evaluations on dev, evenly spread over the budget; each ends in a checkpoint."""
+    dev_share: Annotated[float, Gt(0), Le(1)] = 1.0
+    """Share of dev's utterances, the same ones each time, that evaluations before the last
+    recognise. The last recognises all, and alone says how good a trial is; with a share of 1 it is
+    the evaluation with the lowest WER."""
     batch_seconds: Annotated[float, Gt(0)] = 120.0
     """Seconds of audio in a batch, padding included."""
     learning_rate: Annotated[float, Gt(0)] = 1e-3

@@ -9,16 +9,15 @@ this file knows neither Optuna nor MLflow. After each evaluation the folder hold
     checkpoint.pt       from which the same call goes on, bit for bit on the same machine; written
                         when the training is interrupted, too
     checkpoint.previous.pt      the one before, should that one be damaged
-    best.pt             the weights of the evaluation with the lowest word error rate
+    best.pt             the weights of the evaluation that decides (`study.training.result`)
     hypotheses.jsonl    what those weights recognise on dev
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -36,6 +35,7 @@ from study.training.compute import plainly
 from study.training.config import TrainingConfig
 from study.training.evaluation import recognise, write_hypotheses
 from study.training.optimiser import Optimiser
+from study.training.result import Evaluation, deciding
 from study.training.step import Stepper
 
 READ_EVERY = 50
@@ -48,35 +48,6 @@ EVALUATION_SECONDS = 300.0
 
 class Interrupted(Exception):
     """Somebody asked the training to stop; it goes on from where it was."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """How a trial stands after a share of its budget. Rates are fractions, losses are per token."""
-
-    evaluation: int
-    """1, 2, … `training.evaluations`."""
-    step: int
-    """Updates of the weights so far."""
-    epoch: float
-    """Passes over the training speech so far."""
-    train_loss: float
-    """Mean over the steps since the last evaluation."""
-    dev_loss: float
-    wer: float
-    """Word error rate of the decoder, greedy, on all of dev."""
-    ctc_wer: float | None
-    """The same by CTC alone."""
-    cer: float
-    """Character error rate of the decoder."""
-    learning_rate: float
-    """Of the last step."""
-    real_time_factor: float
-    """Of greedy decoding."""
-    train_seconds: float
-    """Of training, from the start of the trial."""
-    evaluate_seconds: float
-    """Of this evaluation."""
 
 
 def train(
@@ -155,7 +126,10 @@ def _attempt(  # noqa: PLR0915 - from the first step to the last, in order
         return
 
     batches = Batches(dataset.splits["train"], training.batch_seconds)
-    dev = Batches(dataset.splits["dev"], evaluation_seconds(training))
+    dev = [
+        Batches(split, evaluation_seconds(training))
+        for split in (dataset.splits["dev"].sample(training.dev_share), dataset.splits["dev"])
+    ]
     steps = total_steps(network, training, dataset, batches)
     if micro_batches > progress.micro_batches:
         progress.micro_batches, progress.execution = micro_batches, None
@@ -179,7 +153,6 @@ def _attempt(  # noqa: PLR0915 - from the first step to the last, in order
         arrangement.compute(progress.execution),
         progress.micro_batches,
     )
-    best = min((e["wer"] for e in progress.evaluations), default=math.inf)
 
     def stop_if_asked() -> None:
         if interrupted():
@@ -201,9 +174,10 @@ def _attempt(  # noqa: PLR0915 - from the first step to the last, in order
         progress.train_seconds = before + time.perf_counter() - started
 
         started = time.perf_counter()
+        heard = dev[number == training.evaluations]
         with plainly():
             recognition = recognise(
-                recogniser, dev, dataset.tokenizer, device, before=stop_if_asked
+                recogniser, heard, dataset.tokenizer, device, before=stop_if_asked
             )
         ctc = recognition.ctc_word_errors
         evaluation = Evaluation(
@@ -219,11 +193,11 @@ def _attempt(  # noqa: PLR0915 - from the first step to the last, in order
             real_time_factor=recognition.real_time_factor,
             train_seconds=progress.train_seconds,
             evaluate_seconds=time.perf_counter() - started,
+            utterances=len(heard.split),
         )
         progress.evaluations.append(asdict(evaluation))
         progress.losses.clear()
-        if evaluation.wer < best:
-            best = evaluation.wer
+        if deciding(progress.evaluations) is progress.evaluations[-1]:
             write_hypotheses(folder / "hypotheses.jsonl", recognition.hypotheses)
             weights.write(folder / "best.pt", recogniser.state_dict())
         checkpoint.save(file, identity, progress, recogniser, optimiser)

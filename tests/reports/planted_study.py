@@ -30,7 +30,7 @@ from study.leases import claim
 from study.storage import create_study
 from study.tracking.runs import Tracker
 from study.training.config import TrainingConfig
-from study.training.loop import Evaluation
+from study.training.result import Evaluation
 from study.training.step import Diverged
 from study.trial import Laboratory, run_trial, settle
 from tests.reports.planted import LEARNING_RATES, SPACE, Surface, rate_unit

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import jiwer
+import numpy as np
 import pytest
 
 from reports.answer import answer_data
 from reports.cost import COSTS, cost_data, cost_panels, stopped_data
-from reports.curves import curves_data
+from reports.curves import curves_data, heard
 from reports.effects import effects_data, wer_limits
 from reports.importance import importance_data
 from reports.isolation import isolation_data, isolation_panels
@@ -218,6 +219,16 @@ def test_curves(simulate: Simulate) -> None:
     assert record.best is not None
     assert first["y"].iloc[-1] == pytest.approx(100 * record.best["wer"])
     assert data.x_label == "epoch" and list(first["x"]) == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_evaluations_of_a_part_of_dev_are_said_to_be(simulate: Simulate) -> None:
+    record = record_of(simulate(explore=4))
+    assert heard(record) == ""
+    last = record.curves["evaluation"] == 8
+    curves = record.curves.assign(utterances=np.where(last, 300.0, 99.0))
+    assert heard(replace(record, curves=curves)) == (
+        "Evaluations before the last recognised 99 of the 300 utterances of dev."
+    )
 
 
 @pytest.mark.parametrize(

@@ -42,8 +42,9 @@ SEARCHED: dict[str, Any] = {
     "search": {"encoder_layers": {"low": 1, "high": 2}},
 }
 ELSEWHERE = {
-    "training.execution": "tests/study/training/test_compute.py",
     # key -> the test that shows what it does
+    "training.execution": "tests/study/training/test_compute.py",
+    "training.dev_share": "tests/study/training/test_loop.py",
     "name": "tests/study/test_storage.py",
     "runs": "tests/study/test_run.py",
     "device": "tests/study/test_trial.py",

@@ -20,7 +20,8 @@ from study.config_file import load
 from study.leases import Lease, claim
 from study.storage import create_study, open_study, search_is_over
 from study.tracking.runs import Tracker
-from study.training.loop import Evaluation, Interrupted
+from study.training.loop import Interrupted
+from study.training.result import Evaluation
 from study.training.step import Diverged
 from study.trial import Laboratory, _begin, run_trial, settle
 from study.worker import open_dataset

@@ -25,8 +25,9 @@ from study.training import arrangement
 from study.training.compute import Compiled, Compute, Graphs, Plain, call_again
 from study.training.config import Budget
 from study.training.execution import Expected, choose, graphs_obstacle
-from study.training.loop import Evaluation, Interrupted, train
+from study.training.loop import Interrupted, train
 from study.training.optimiser import Optimiser
+from study.training.result import Evaluation
 from study.training.step import Stepper, autocast
 from tests.speech import open_corpus, write_corpus, write_tone
 from tests.study.training.test_loop import NETWORK, TRAINING

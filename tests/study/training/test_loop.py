@@ -16,7 +16,8 @@ from study.data.batches import Batches
 from study.data.config import AugmentationConfig
 from study.data.dataset import Dataset
 from study.training.config import Budget, TrainingConfig
-from study.training.loop import Evaluation, Interrupted, total_steps, train
+from study.training.loop import Interrupted, total_steps, train
+from study.training.result import Evaluation, deciding
 from study.training.schedule import rate_scale
 from study.training.step import Diverged, Stepper
 from tests.speech import open_corpus, write_corpus
@@ -304,3 +305,40 @@ def test_every_training_setting_acts(
         change = replace(TRAINING.augmentation, **{inner: change})
     changed = _train(dataset, tmp_path, training=replace(TRAINING, **{section: change}))
     assert changed[-1].train_loss != baseline[-1].train_loss
+
+
+def test_early_evaluations_may_recognise_a_part_of_dev_and_the_last_decides(
+    dataset: Dataset, tmp_path: Path, baseline: list[Evaluation]
+) -> None:
+    half = replace(TRAINING, dev_share=0.5)
+    first = _train(dataset, tmp_path / "half", training=half)
+    assert [evaluation.utterances for evaluation in first] == [1, 1, 2]
+    assert [evaluation.utterances for evaluation in baseline] == [2, 2, 2]
+    assert _timeless(first)[-1] == _timeless(baseline)[-1]  # the training itself is the same
+    assert first[0].dev_loss != baseline[0].dev_loss
+    assert len((tmp_path / "half" / "hypotheses.jsonl").read_text().splitlines()) == 2
+    last = torch.load(tmp_path / "half" / "best.pt", weights_only=True)
+    state = torch.load(tmp_path / "half" / "checkpoint.pt", weights_only=True)["network"]
+    assert all(torch.equal(last[name], state[name]) for name in state)
+
+
+def test_an_evaluation_of_more_of_dev_decides_whatever_its_wer() -> None:
+    assert deciding([]) is None
+    old = [{"wer": 0.5}, {"wer": 0.3}, {"wer": 0.3}]
+    assert deciding(old) is old[1]
+    heard = [{"wer": 0.1, "utterances": 10}, {"wer": 0.2, "utterances": 10}]
+    assert deciding(heard) is heard[0]
+    heard.append({"wer": 0.3, "utterances": 30})
+    assert deciding(heard) is heard[2]
+
+
+def test_a_part_of_dev_is_drawn_evenly_and_the_same_each_time(dataset: Dataset) -> None:
+    train = dataset.splits["train"]
+    half = train.sample(0.5)
+    assert [u.id for u in half.utterances] == [u.id for u in train.sample(0.5).utterances]
+    places = [train.utterances.index(utterance) for utterance in half.utterances]
+    assert len(set(places)) == len(places) == len(train) / 2
+    assert half.tokens == [train.tokens[place] for place in places]
+    assert half.lengths == [train.lengths[place] for place in places]
+    assert len(train.sample(1e-9)) == 1
+    assert train.sample(1.0) == train
