@@ -25,7 +25,12 @@ from tests.speech import write_corpus
 from tests.study.storages import storage_of, tiny
 
 ROOT = Path(__file__).parent.parent.parent
-LONG = "training={budget: {steps: 4000}, evaluations: 4, batch_seconds: 15, learning_rate: 4e-3}"
+
+
+def _training(steps: int) -> str:
+    """A training of so many steps, of which each takes a hundredth of a second or so."""
+    budget = f"budget: {{steps: {steps}}}, evaluations: 4"
+    return f"training={{{budget}, batch_seconds: 15, learning_rate: 4e-3}}"
 
 
 def _settings(folder: Path, *more: str) -> list[str]:
@@ -79,7 +84,7 @@ def _worker(folder: Path) -> int | None:
 def test_a_worker_that_is_asked_to_stop_saves_and_ends(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    settings = _settings(tmp_path, LONG, "explore.trials=0", "refine.trials=0",
+    settings = _settings(tmp_path, _training(4000), "explore.trials=0", "refine.trials=0",
                          "finalists={top: 0, anchors: false}", "tracking.enabled=false")  # fmt: skip
     config = _config(settings)
     run = _start(ROOT, "run", *settings, "--workers", "1")
@@ -103,7 +108,7 @@ def test_a_worker_that_is_asked_to_stop_saves_and_ends(
 @pytest.mark.timeout(1200)
 def test_killed_five_times_a_study_ends_with_exactly_its_trials(tmp_path: Path) -> None:
     """SIGKILL at random moments, to `run` and to a worker in turn."""
-    settings = _settings(tmp_path)
+    settings = _settings(tmp_path, _training(200))
     config = _config(settings)
     draw = random.Random(3)
     for turn in range(5):
@@ -144,7 +149,8 @@ def test_two_workers_in_two_checkouts_give_one_result(
         )  # fmt: skip
     with storage_of("postgresql", tmp_path, request) as url:
         here, there = (
-            _settings(clone, f"storage={url}", f"name={tmp_path.name}") for clone in clones
+            _settings(clone, f"storage={url}", f"name={tmp_path.name}", _training(400))
+            for clone in clones
         )
         config = _config(here)
         run = _start(clones[0], "run", *here, "--workers", "1")
@@ -166,7 +172,7 @@ def test_a_worker_with_other_code_does_not_start(tmp_path: Path) -> None:
     shutil.copytree(
         ROOT, clone, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "*cache*", "results")
     )
-    settings = _settings(tmp_path, LONG, "tracking.enabled=false")
+    settings = _settings(tmp_path, _training(4000), "tracking.enabled=false")
     config = _config(settings)
     run = _start(ROOT, "run", *settings, "--workers", "1")
     try:

@@ -325,6 +325,7 @@ def test_jobs_run_and_are_requeued_when_pre_empted(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_ray_places_workers_and_starts_lost_ones_again(
     config: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,7 +337,7 @@ def test_ray_places_workers_and_starts_lost_ones_again(
 
     try:
         one, other = launch(config, range(2))
-        _wait(lambda: "begun" in _log(config, 0) and "begun" in _log(config, 1))
+        _wait(lambda: "begun" in _log(config, 0) and "begun" in _log(config, 1), 240)
         assert (one.code(), other.code()) == (None, None)
         os.kill(engine.get(one.actor.process.remote()), signal.SIGKILL)
         _wait(lambda: one.code() is None and _log(config, 0).count("begun") == 2)
