@@ -362,7 +362,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    for name in ("percent", "number", "count", "duration", "points", "counted"):
+    for name in ("percent", "number", "count", "duration", "points", "counted", "chance"):
         environment.filters[name] = getattr(wording, name)
     environment.filters["cell"] = _cell
     environment.filters["told"] = told

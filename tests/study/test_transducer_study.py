@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,10 +17,12 @@ from study.config_file import load
 from study.data.batches import Batches
 from study.data.config import AugmentationConfig
 from study.errors import InputError
+from study.storage import open_study
 from study.training.config import Budget, TrainingConfig
 from study.training.loop import train
 from tests.speech import open_corpus, write_corpus
 
+ROOT = Path(__file__).parent.parent.parent
 GOOD = """\
 corpus: {kind: synthetic}
 network: {decoder: transducer}
@@ -123,3 +127,29 @@ def test_a_transducer_learns_a_few_utterances_by_heart(tmp_path: Path, ctc_weigh
     assert isinstance(decoder, Transducer)
     found = decoder.beam_search(memory, lengths, beam=8)
     assert [dataset.tokenizer.decode(hypothesis.tokens) for hypothesis in found] == ["on", "off"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_on_the_synthetic_corpus_it_is_in_the_range_of_the_attention_decoder(
+    tmp_path: Path,
+) -> None:
+    """The anchors of the default study and of its sibling, on the same speech, without a search."""
+    wers = {}
+    for file in ("study.yaml", "studies/laptop-transducer.yaml"):
+        options = [f"runs={tmp_path}", "explore.trials=0", "refine.trials=0",
+                   "finalists={top: 0, anchors: false}", "tracking.enabled=false",
+                   "launcher.kind=inline"]  # fmt: skip
+        run = subprocess.run(
+            [sys.executable, "-m", "study", "run", file]
+            + [word for option in options for word in ("-o", option)],
+            cwd=ROOT,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 0, run.stdout + run.stderr
+        (trial,) = open_study(load(ROOT / file, options)).trials
+        wers[trial.user_attrs["config"]["decoder"]] = trial.value
+    assert wers["attention"] < 0.2
+    assert wers["transducer"] < wers["attention"] + 0.03
