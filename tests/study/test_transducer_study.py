@@ -150,6 +150,7 @@ def test_on_the_synthetic_corpus_it_is_in_the_range_of_the_attention_decoder(
         )
         assert run.returncode == 0, run.stdout + run.stderr
         (trial,) = open_study(load(ROOT / file, options)).trials
+        assert trial.value is not None
         wers[trial.user_attrs["config"]["decoder"]] = trial.value
     assert wers["attention"] < 0.2
     assert wers["transducer"] < wers["attention"] + 0.03
