@@ -141,7 +141,7 @@ def measure_harness(finished: int, trials: int, folder: Path) -> dict[str, Any]:
         opened = time.perf_counter() - began
         experiment = prepare(
             tracking_uri(config.runs, None), config.runs / "mlartifacts", config.name,
-            description="A benchmark.", tags={}, params={},
+            description="A benchmark.", tags={}, params={}, one_machine=True,
         )  # fmt: skip
         tracker = Tracker(experiment)
         watch = Stopwatch()

@@ -21,7 +21,7 @@ import sqlite3
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,13 @@ import sqlalchemy.event
 import sqlalchemy.exc
 from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
-from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage, get_storage
+from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage
+from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages._rdb import models
+from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 
 from study.config import VARIABLE, StudyConfig
@@ -171,6 +174,61 @@ class _Database(RDBStorage):
         with self._alone():
             return super().set_trial_state_values(trial_id, state, values)
 
+    def record(
+        self, trial_id: int, attributes: Mapping[str, Any], values: Mapping[int, float]
+    ) -> None:
+        """Set user attributes and intermediate values of a trial, in one transaction."""
+        dialect = sqlite if self.engine.name == "sqlite" else postgresql
+        rows = models.TrialUserAttributeModel.__table__
+        insert: Any = dialect.insert(rows)
+        statement = insert.on_conflict_do_update(
+            index_elements=["trial_id", "key"], set_={"value_json": insert.excluded.value_json}
+        )
+        with _create_scoped_session(self.scoped_session, True) as session:
+            trial: Any = models.TrialModel.find_or_raise_by_id(trial_id, session)
+            self.check_trial_is_updatable(trial_id, trial.state)
+            new = [
+                {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
+                for key, value in attributes.items()
+            ]
+            if new:
+                session.execute(statement, new)
+            for step, value in values.items():
+                self._set_trial_intermediate_value_without_commit(session, trial_id, step, value)
+
+
+class _Cached(_CachedStorage):
+    """A database of whose finished trials a process keeps what it has read."""
+
+    _backend: _Database
+
+    def record(
+        self, trial_id: int, attributes: Mapping[str, Any], values: Mapping[int, float]
+    ) -> None:
+        """Set user attributes and intermediate values of a trial, in one transaction."""
+        self._backend.record(trial_id, attributes, values)
+
+
+def record(
+    storage: BaseStorage,
+    trial_id: int,
+    attributes: Mapping[str, Any],
+    values: Mapping[int, float] | None = None,
+) -> None:
+    """Set user attributes and intermediate values (by step) of a trial.
+
+    A database gets all of them or none, at the price of one change; the other kinds get them one
+    after the other, the values last.
+    """
+    at_once = getattr(storage, "record", None)
+    if at_once is not None:
+        at_once(trial_id, attributes, values or {})
+        return
+    for name, attribute in attributes.items():
+        storage.set_trial_user_attr(trial_id, name, attribute)
+    for step, value in (values or {}).items():
+        storage.set_trial_intermediate_value(trial_id, step, value)
+
 
 def _is_to_be_made(file: Path) -> bool:
     """Whether a SQLite database is not there yet; `InputError` where it is damaged, or no study's.
@@ -219,10 +277,10 @@ def _database(url: str) -> BaseStorage:
     """A database with Optuna's tables, which several processes may be creating at once."""
     for attempt in range(_CREATE_TRIES):
         try:
-            return get_storage(_Database(url))
+            return _Cached(_Database(url))
         except (sqlalchemy.exc.ProgrammingError, sqlalchemy.exc.IntegrityError):
             time.sleep(0.1 * (attempt + 1))  # they exist by now
-    return get_storage(_Database(url))
+    return _Cached(_Database(url))
 
 
 class _JournalFile(JournalFileBackend):
@@ -394,6 +452,7 @@ _OPERATIONS = (
     "set_trial_intermediate_value",
     "set_trial_user_attr",
     "set_trial_system_attr",
+    "record",
     "get_trial",
     "get_all_trials",
 )
@@ -417,7 +476,8 @@ def without_waiting() -> Iterator[None]:
 def _patient(storage: BaseStorage) -> BaseStorage:
     """The same storage, whose operations wait for it when it does not answer."""
     for name in (*_OPERATIONS, *_ONCE):
-        setattr(storage, name, _patiently(name, getattr(storage, name)))
+        if hasattr(storage, name):
+            setattr(storage, name, _patiently(name, getattr(storage, name)))
     return storage
 
 

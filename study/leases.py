@@ -19,7 +19,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +31,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from study.connection import record
 from study.errors import Unavailable
 from study.pruner import is_paused, queue
 
@@ -47,21 +48,23 @@ GAP = 2.5 * BEAT
 def claim(study: optuna.Study) -> optuna.Trial | None:
     """Take the first trial of the queue to train it, or None where there is none left."""
     for trial in queue(study):
-        if (claimed := take(study, trial)) is not None:
-            claimed.set_user_attr("worker", worker_name())
-            if is_paused(trial):
-                claimed.set_user_attr("promoted", trial.user_attrs["paused"])
-                claimed.set_user_attr("paused", None)
+        attributes: dict[str, Any] = {"worker": worker_name()}
+        if is_paused(trial):
+            attributes |= {"promoted": trial.user_attrs["paused"], "paused": None}
+        if (claimed := take(study, trial, attributes)) is not None:
             return claimed
     return None
 
 
-def take(study: optuna.Study, trial: FrozenTrial) -> optuna.Trial | None:
-    """Take this waiting trial, or None where another worker was faster."""
+def take(
+    study: optuna.Study, trial: FrozenTrial, attributes: Mapping[str, Any] | None = None
+) -> optuna.Trial | None:
+    """Take this waiting trial and give it these attributes; None if another worker was faster."""
     storage = study._storage
+    lease = {"lease": {**_holder(), "beat": 0}}
     with contextlib.suppress(UpdateFinishedTrialError):
         if storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
-            storage.set_trial_user_attr(trial._trial_id, "lease", {**_holder(), "beat": 0})
+            record(storage, trial._trial_id, {**lease, **(attributes or {})})
             return optuna.Trial(study, trial._trial_id)
     return None
 

@@ -20,7 +20,7 @@ import hashlib
 import json
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from optuna.trial import TrialState
 
 from study import finalists
 from study.config import StudyConfig
-from study.connection import without_waiting
+from study.connection import record, without_waiting
 from study.data.dataset import Dataset
 from study.errors import Unavailable
 from study.files import Unwritable, clear_unfinished, write_atomically
@@ -174,7 +174,7 @@ def _begin(laboratory: Laboratory, trial: optuna.Trial, lease: Lease) -> tuple[T
     ).hexdigest()
     log.debug("Trial %d: seed %d, %s", trial.number, seed, json.dumps(values))
     size = cost_on(network, dataset)
-    attributes = {
+    attributes: dict[str, Any] = {
         "config": values,
         "seed": seed,
         "identity": identity,
@@ -185,9 +185,8 @@ def _begin(laboratory: Laboratory, trial: optuna.Trial, lease: Lease) -> tuple[T
         "git_commit": laboratory.study.user_attrs.get("git_commit"),  # the study's may change
     }
     if trial.user_attrs.get("identity") not in (None, identity):
-        trial.set_user_attr("mlflow_run_id", None)  # it starts over, and so do its curves
-    for name, value in attributes.items():
-        trial.set_user_attr(name, value)
+        attributes["mlflow_run_id"] = None  # it starts over, and so do its curves
+    _set(trial, attributes)
     folder = _folder(laboratory, trial)
     clear_unfinished(folder)
     write_atomically(folder / "config.json", json.dumps({**values, "seed": seed}, indent=2))
@@ -203,8 +202,19 @@ def _begin(laboratory: Laboratory, trial: optuna.Trial, lease: Lease) -> tuple[T
         identity=identity,
         interrupted=lambda: lease.lost or laboratory.interrupted(),
         remark=lambda sentence: _remark(trial, sentence),
-        chosen=trial.set_user_attr,
+        chosen=lambda facts: _set(trial, facts),
     )
+
+
+def _set(
+    trial: optuna.Trial, attributes: Mapping[str, Any], values: Mapping[int, float] | None = None
+) -> None:
+    """Set user attributes and intermediate values of a trial, as one change where that can be.
+
+    Not `trial.report`, which keeps the first value: a trial may have had to start over.
+    """
+    record(trial.storage, trial._trial_id, attributes, values)
+    trial._cached_frozen_trial.user_attrs.update(attributes)  # as `trial.set_user_attr` does
 
 
 def _start_run(laboratory: Laboratory, trial: optuna.Trial) -> TrialRun:
@@ -247,9 +257,8 @@ def _follow(study: optuna.Study, trial: optuna.Trial, run: TrialRun, evaluations
     at which the pruner could not be asked is passed.
     """
     seen: list[dict[str, Any]] = []
-    known = study.get_trials(deepcopy=False)[trial.number]
-    reported = dict(known.intermediate_values)
-    recorded = known.user_attrs.get("evaluations", [])
+    reported = dict(trial._cached_frozen_trial.intermediate_values)
+    recorded = trial.user_attrs.get("evaluations", [])
     for evaluation in evaluations:
         assert isinstance(evaluation, Evaluation)
         seen.append(asdict(evaluation))
@@ -276,16 +285,12 @@ def _report(
     reported: dict[int, float],
 ) -> list[dict[str, Any]]:
     """Tell the storage what it does not know of the evaluations; returns what it knows then."""
-    if recorded[: len(seen)] != seen:  # an interrupted trial brings its past along
-        trial.set_user_attr("evaluations", seen)
-        recorded = list(seen)
-    for evaluation in seen:
-        number, wer = evaluation["evaluation"], evaluation["wer"]
-        if reported.get(number) != wer:
-            # Not `trial.report`, which keeps the first value: a trial may have had to start over.
-            trial.study._storage.set_trial_intermediate_value(trial._trial_id, number, wer)
-            reported[number] = wer
-    return recorded
+    new = recorded[: len(seen)] != seen  # an interrupted trial brings its past along
+    rates = {e["evaluation"]: e["wer"] for e in seen if reported.get(e["evaluation"]) != e["wer"]}
+    if new or rates:
+        _set(trial, {"evaluations": list(seen)} if new else {}, rates)
+        reported.update(rates)
+    return list(seen) if new else recorded
 
 
 def _in_words(evaluation: Evaluation) -> str:
@@ -314,8 +319,7 @@ def _score(laboratory: Laboratory, trial: optuna.Trial, lease: Lease) -> None:
         _folder(laboratory, trial),
         before=stop_if_asked,
     )
-    for name, value in found.items():
-        trial.set_user_attr(name, value)
+    _set(trial, found)
 
 
 def _conclude(
@@ -341,9 +345,7 @@ def _conclude(
     told = {} if outcome == "stopped" else {**facts, "paused": len(evaluations)}
     if state.is_finished():
         told = {**facts, **ended}
-    for name, value in told.items():
-        if value is not None:
-            trial.set_user_attr(name, value)
+    _set(trial, {name: value for name, value in told.items() if value is not None})
     if state == TrialState.WAITING:
         hand_back(laboratory.study, trial._trial_id)
     else:

@@ -313,7 +313,9 @@ class TrialRun:
         )
         plain = re.sub(r" \([a-z ]+\)$", "", self._name)
         suffix = "" if end["outcome"] == "finished" else f" ({end['outcome'].replace('_', ' ')})"
-        client.update_run(self._id, name=plain + suffix)
+        if plain + suffix != self._name:  # which is a matter of several queries
+            client.update_run(self._id, name=plain + suffix)
+            self._name = plain + suffix
         client.set_terminated(self._id, status=end["status"], end_time=milliseconds(ended))
 
     def _log_files(self, client: MlflowClient, files: Iterable[Path]) -> None:

@@ -105,6 +105,7 @@ def open_experiment(
         params=config.model_dump(mode="json"),
         identity=study.user_attrs["created"],
         corpus=corpus,
+        one_machine=config.storage_url.startswith("sqlite"),  # as the study's own file wants it
         warn=warn,
     )
     if experiment is not None and known.get("mlflow") != experiment.as_attribute():

@@ -61,13 +61,13 @@ def train(
     identity: str = "",
     interrupted: Callable[[], bool] = lambda: False,
     remark: Callable[[str], None] = checkpoint.log.warning,
-    chosen: Callable[[str, object], None] = lambda name, value: None,
+    chosen: Callable[[dict[str, object]], None] = lambda facts: None,
 ) -> Iterator[Evaluation]:
     """Train a network and yield its evaluations, those of an interrupted run before it included.
 
     `identity` names all that the result depends on: a checkpoint with another one is ignored.
-    `remark` takes what people should know of how the trial went on, `chosen` the name and value of
-    what was decided on the way: `execution`, `execution_reason` and `micro_batches`.
+    `remark` takes what people should know of how the trial went on, `chosen` by name what was
+    decided before the first step: `execution`, `execution_reason` and `micro_batches`.
 
     Where the device runs out of memory, batches are computed in twice as many parts from the last
     checkpoint on. Raises `torch.OutOfMemoryError` where one utterance at a time is too much,
@@ -108,7 +108,7 @@ def _attempt(  # noqa: PLR0915 - from the first step to the last, in order
     identity: str,
     interrupted: Callable[[], bool],
     remark: Callable[[str], None],
-    chosen: Callable[[str, object], None],
+    chosen: Callable[[dict[str, object]], None],
     micro_batches: int,
 ) -> Iterator[Evaluation]:
     """`train` with batches in so many parts, or in as many as its checkpoint says."""
@@ -137,12 +137,12 @@ def _attempt(  # noqa: PLR0915 - from the first step to the last, in order
     arrangement = Arrangement(
         recogniser, optimiser, training, batches, feed, device, progress.micro_batches
     )
+    facts: dict[str, object] = {"micro_batches": progress.micro_batches}
     if progress.execution is None:
         choice = arrangement.choice(steps - progress.step)
         progress.execution = choice.execution
-        chosen("execution_reason", choice.reason)
-    chosen("execution", progress.execution)
-    chosen("micro_batches", progress.micro_batches)
+        facts["execution_reason"] = choice.reason
+    chosen({**facts, "execution": progress.execution})
     fixed = progress.execution != "eager"
     stepper = Stepper(
         recogniser,

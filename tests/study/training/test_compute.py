@@ -225,7 +225,7 @@ def test_out_of_memory_a_batch_is_computed_in_parts(
     monkeypatch.setattr(Recogniser, "forward", limited)
     remarks: list[str] = []
     chosen: dict[str, object] = {}
-    found = _train(dataset, tmp_path / "parts", remark=remarks.append, chosen=chosen.__setitem__)
+    found = _train(dataset, tmp_path / "parts", remark=remarks.append, chosen=chosen.update)
     assert [e.step for e in found] == [e.step for e in whole]
     assert chosen["micro_batches"] == 4
     assert remarks[-1] == (
@@ -253,7 +253,7 @@ def test_a_compiled_trial_is_the_same_trial_and_resumes(
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     chosen: dict[str, object] = {}
     plain = _train(dataset, tmp_path / "plain")
-    quick = _train(dataset, tmp_path / "quick", execution="compile", chosen=chosen.__setitem__)
+    quick = _train(dataset, tmp_path / "quick", execution="compile", chosen=chosen.update)
     assert chosen["execution"] == "compile"
     assert [e.train_loss for e in quick] == pytest.approx([e.train_loss for e in plain], rel=1e-3)
 
