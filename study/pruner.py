@@ -54,17 +54,26 @@ def leaders(trials: Sequence[FrozenTrial], rung: int, factor: int) -> list[Froze
 
     Of equals the earlier one is better. Finalists are not compared with.
     """
-    there = [
-        trial
-        for trial in trials
-        if trial.user_attrs.get("phase") != "finalist"
-        and len(trial.user_attrs.get("evaluations", ())) >= rung
-    ]
+    there = [trial for trial in trials if _came(trial, rung)]
     return heapq.nsmallest(
-        max(1, len(there) // factor),
-        there,
-        key=lambda trial: (standing(trial.user_attrs["evaluations"][rung - 1]), trial.number),
+        max(1, len(there) // factor), there, key=lambda trial: _place(trial, rung)
     )
+
+
+def leads(trial: FrozenTrial, others: Sequence[FrozenTrial], rung: int, factor: int) -> bool:
+    """Whether a trial is one of the `leaders` among others that came to a rung, and itself."""
+    own = _place(trial, rung)
+    places = [_place(other, rung) for other in others if _came(other, rung)]
+    return sum(place < own for place in places) < max(1, (len(places) + 1) // factor)
+
+
+def _came(trial: FrozenTrial, rung: int) -> bool:
+    attributes = trial.user_attrs
+    return len(attributes.get("evaluations", ())) >= rung and attributes.get("phase") != "finalist"
+
+
+def _place(trial: FrozenTrial, rung: int) -> tuple[tuple[int, float], int]:
+    return standing(trial.user_attrs["evaluations"][rung - 1]), trial.number
 
 
 def promotable(
@@ -100,8 +109,7 @@ class SuccessiveHalving(optuna.pruners.BasePruner):
         if rung not in self.rungs or rung <= attributes.get("promoted", 0):
             return False
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-        numbers = {leader.number for leader in leaders([*others, trial], rung, self._factor)}
-        return trial.number not in numbers
+        return not leads(trial, others, rung, self._factor)
 
     def promotable(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """The paused trials that may go on by now, in the order in which they should."""

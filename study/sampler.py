@@ -11,6 +11,7 @@ goes on as it would have.
 
 from __future__ import annotations
 
+import heapq
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -71,6 +72,7 @@ class OrderedSampler(optuna.samplers.BaseSampler):
         self._seed = seed
         self._kind = kind
         self._usable: dict[int, bool] = {}
+        self._goodness: dict[int, Goodness] = {}
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -97,7 +99,7 @@ class OrderedSampler(optuna.samplers.BaseSampler):
         shadow = optuna.create_study(sampler=sampler)
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
         usable = [other for other in others if self._is_usable(other)]
-        shadow.add_trials([self._image(other) for other in remembered(usable)])
+        shadow.add_trials([self._image(o) for o in remembered(usable, self._goodness)])
         places = {
             name: _distribution(*dimension.extremes, dimension, places=True)
             for name, dimension in self._space.items()
@@ -158,12 +160,24 @@ class OrderedSampler(optuna.samplers.BaseSampler):
         )
 
 
-def remembered(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """All trials that run, and of the finished ones the best and an even choice of the others."""
+Goodness = tuple[bool, bool, float]
+
+
+def remembered(
+    trials: Sequence[FrozenTrial], known: dict[int, Goodness] | None = None
+) -> list[FrozenTrial]:
+    """All trials that run, and of the finished ones the best and an even choice of the others.
+
+    `known` keeps how good finished trials are, by their numbers: that does not change any more.
+    """
     finished = [trial for trial in trials if trial.state.is_finished()]
     if len(finished) <= REMEMBERED:
         return list(trials)
-    best = sorted(finished, key=_goodness)[:BEST]
+    known = {} if known is None else known
+    for trial in finished:
+        if trial.number not in known:
+            known[trial.number] = _goodness(trial)
+    best = heapq.nsmallest(BEST, finished, key=lambda trial: known[trial.number])
     numbers = {trial.number for trial in best}
     others = [trial for trial in finished if trial.number not in numbers]
     places = np.linspace(0, len(others) - 1, REMEMBERED - BEST).round().astype(int)
@@ -171,7 +185,7 @@ def remembered(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return [t for t in trials if t.number in numbers or not t.state.is_finished()]
 
 
-def _goodness(trial: FrozenTrial) -> tuple[bool, bool, float]:
+def _goodness(trial: FrozenTrial) -> Goodness:
     """The estimator's order: what could be trained, what was trained to the end, the value."""
     infeasible = any(violation > 0 for violation in trial.constraints.values())
     value = math.inf if trial.value is None else trial.value

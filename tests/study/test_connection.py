@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from study import connection
 from study.config_file import dump, load
-from study.connection import expand, open_storage, without_waiting
+from study.connection import expand, open_storage, record, without_waiting
 from study.errors import InputError, Unavailable
 from study.leases import claim
 from study.storage import create_study, open_study
 from tests import postgres
-from tests.study.storages import ATTRIBUTES, TINY, storage_of, tiny
+from tests.study.storages import ATTRIBUTES, KINDS, TINY, storage_of, tiny
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -50,6 +51,30 @@ def test_a_storage_that_cannot_be_used_is_refused(
         open_storage(tiny(tmp_path, f"storage={storage}"))
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_recorded_together_is_there_for_others_and_refused_once_a_trial_has_ended(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    with storage_of(kind, tmp_path, request) as storage:
+        config = tiny(tmp_path, f"storage={storage}")
+        study = create_study(config, ATTRIBUTES)
+        trial = claim(study)
+        assert trial is not None
+        facts = {"text": "it's", "nothing": None, "evaluations": [{"wer": 0.5}]}
+        record(study._storage, trial._trial_id, facts, {1: 0.9, 2: 0.5})
+        record(study._storage, trial._trial_id, {"text": "other"}, {2: 0.4})
+        record(study._storage, trial._trial_id, {}, {})
+        seen = open_study(config).trials[0]
+        assert seen.user_attrs.items() >= {**facts, "text": "other"}.items()
+        assert seen.intermediate_values == {1: 0.9, 2: 0.4}
+        study.tell(trial, 0.4)
+        for more in ({"text": "late"}, {}):
+            with pytest.raises(UpdateFinishedTrialError):
+                record(study._storage, trial._trial_id, more, {3: 0.1})
+        seen = open_study(config).trials[0]
+        assert (seen.user_attrs["text"], len(seen.intermediate_values)) == ("other", 2)
 
 
 @pytest.mark.parametrize("where", ["file", "override"])

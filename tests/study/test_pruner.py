@@ -10,7 +10,16 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from study.pruner import SuccessiveHalving, is_paused, leaders, promotable, queue, rungs, standing
+from study.pruner import (
+    SuccessiveHalving,
+    is_paused,
+    leaders,
+    leads,
+    promotable,
+    queue,
+    rungs,
+    standing,
+)
 
 
 def _trial(
@@ -60,6 +69,18 @@ def test_one_in_a_few_leads_and_one_at_least() -> None:
     assert _numbers(leaders(trials, 2, 9)) == [1]
     assert _numbers(leaders(trials, 1, 2)) == [4, 0]  # of equals the earlier
     assert leaders([], 1, 2) == []
+
+
+@pytest.mark.parametrize("factor", [2, 3, 9])
+def test_who_leads_is_one_of_the_leaders(factor: int) -> None:
+    rng = random.Random(factor)
+    for _ in range(50):
+        trials = [_trial(n, [rng.choice((0.1, 0.2, 0.3))] * rng.randint(0, 2),
+                         phase=rng.choice(("refine", "explore", "finalist")))
+                  for n in range(rng.randint(0, 12))]  # fmt: skip
+        own = _trial(len(trials), [0.2])
+        expected = own in leaders([*trials, own], 1, factor)
+        assert leads(own, trials, 1, factor) == expected
 
 
 def test_finalists_are_not_compared_with() -> None:

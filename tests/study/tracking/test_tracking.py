@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
 import multiprocessing
+import sqlite3
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ from study.tracking.address import redact, tracking_uri
 from study.tracking.hypotheses import hypotheses_page
 from study.tracking.parent import end_study, log_report
 from study.tracking.runs import Tracker
-from study.tracking.store import Experiment, prepare
+from study.tracking.store import Experiment, connect, prepare
 from study.tracking.system import SystemMetrics
 from study.tracking.trials import EVALUATION_METRICS, STATUSES
 
@@ -97,6 +99,41 @@ def trials(experiment: Experiment) -> dict[str, Run]:
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+# ── SQLite's log ─────────────────────────────────────────────────────────────────────────
+
+
+def test_a_database_of_one_machine_has_a_log_and_is_not_flushed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def begin(name: str, *, one_machine: bool) -> Experiment | None:
+        return prepare(
+            tracking_uri(tmp_path, None), tmp_path / "files", name, description="", tags={},
+            params={}, one_machine=one_machine,
+        )  # fmt: skip
+
+    def journal() -> str:
+        with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
+            return str(connection.execute("PRAGMA journal_mode").fetchone()[0])
+
+    found = begin("near", one_machine=True)
+    assert found is not None
+    assert journal() == "wal"
+    engine = connect(found.tracking_uri)._tracking_client.store.engine
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").fetchone()[0] == 1
+        # Machines could not share it now, and it cannot be changed while it is in use.
+        assert begin("far", one_machine=False) is None
+        assert "once no program of this machine" in warnings(caplog)[0]
+    engine.dispose()
+    assert journal() == "wal"
+    assert begin("far", one_machine=False) is not None
+    assert journal() == "delete"
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").fetchone()[0] == 2
+    assert begin("near", one_machine=True) is not None
+    assert journal() == "delete"  # the other study's machines may have it open
 
 
 # ── Where MLflow cannot be reached ───────────────────────────────────────────────────────
