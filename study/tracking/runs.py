@@ -160,6 +160,8 @@ class TrialRun:
         self._given_up = False
         self._name = f"trial {number}"
         self._last_evaluation = 0
+        self._known: Mapping[str, float] = {}
+        """What the run held when it was opened again, as of a worker that was killed at the end."""
 
     @property
     def delivered(self) -> bool:
@@ -268,6 +270,7 @@ class TrialRun:
         run = client.get_run(self._id)
         log_params(client, self._id, params, known=run.data.params)
         self._log_inputs(client)
+        self._known = run.data.metrics
         self._name = run.info.run_name or self._name
         history = client.get_metric_history(self._id, "wer")
         self._last_evaluation = max((metric.step for metric in history), default=0)
@@ -293,7 +296,6 @@ class TrialRun:
         ended: datetime,
     ) -> None:
         named = {(f"total_{k}" if k in EVALUATION_METRICS else k): v for k, v in metrics.items()}
-        known = client.get_run(self._id).data.metrics  # of a worker that was killed just here
         note = None
         if tags.get("error"):
             note = f"**{end['outcome']}**\n\n```\n{tags['error']}\n```"
@@ -306,7 +308,7 @@ class TrialRun:
         log_metrics(
             client,
             self._id,
-            unlike(named, known),
+            unlike(named, self._known),
             step=self._last_evaluation,
             at=ended,
             tags=everything,
