@@ -9,6 +9,7 @@ import sqlite3
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 
@@ -226,7 +227,9 @@ def test_what_was_logged_though_the_answer_was_lost_is_there_once(
         run.log_evaluation(evaluation(number))
         time.sleep(0.01)  # the clock goes on until it is tried again
         run._flush(now=True)
-    run.finish("finished", metrics={"parameters": 61_000, "train_seconds": 4.5})
+    with monkeypatch.context() as gone:
+        gone.setattr(MlflowClient, "set_terminated", mock.Mock(side_effect=ConnectionError))
+        run.finish("finished", metrics={"parameters": 61_000, "train_seconds": 4.5})
     assert not run.delivered  # its numbers are there, its end is not
     later = Tracker(experiment).resumed(0, str(run.run_id))
     while not later.delivered:
