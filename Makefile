@@ -1,11 +1,12 @@
 # make run    set up, then run the default study
 # make test   set up, then run the tests
 # make check  set up, then check format, lint, types and the layering of the packages
+# make audit  ask PyPI what vulnerabilities are known of the pinned packages
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check lock clean
+.PHONY: run test check audit lock clean
 
 run: .venv/ready
 	$(BIN)/python -m study run
@@ -18,6 +19,12 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# In an environment of its own. A package that PyPI does not answer for is an error, not passed over.
+audit:
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	.venv/audit/bin/pip-audit --strict --disable-pip --no-deps -r requirements.lock
 
 # Made once, and again when what it is made from changes.
 .venv/ready: requirements.lock pyproject.toml
