@@ -44,6 +44,7 @@ from study.storage import FINALIST
 from study.tracking.runs import Tracker, TrialRun
 from study.tracking.trials import trial_artifacts, trial_params, trial_tags, trial_totals
 from study.training.loop import Interrupted, cost_on, train
+from study.training.memory import shortage
 from study.training.result import Evaluation, deciding
 from study.training.step import Diverged
 
@@ -112,11 +113,9 @@ def _run(laboratory: Laboratory, trial: optuna.Trial, lease: Lease) -> str:
         outcome, unwritable = "stopped", fault
     except Diverged as divergence:
         outcome, error = "diverged", str(divergence)
-    except (torch.OutOfMemoryError, MemoryError) as shortage:
-        outcome, error = "out_of_memory", str(shortage).partition("\n")[0] or "out of memory"
     except Exception as crash:
-        if _is_shortage_of_memory(crash):
-            outcome, error = "out_of_memory", str(crash).partition("\n")[0]
+        if (needed := shortage(crash)) is not None:
+            outcome, error = "out_of_memory", needed
         else:
             outcome, error = "crashed", f"{crash!r}\n{traceback.format_exc(limit=-6)}"
             log.exception("Trial %d crashed", trial.number)
@@ -146,13 +145,6 @@ def settle(laboratory: Laboratory) -> None:
             noted = trial.user_attrs.get("mlflow_run_id")
             run = _resumed(laboratory, claimed, noted) if noted else None
             _conclude(laboratory, claimed, run, "pruned", None)
-
-
-def _is_shortage_of_memory(error: Exception) -> bool:
-    """Whether an error is one of those that torch raises for it without saying so by their type."""
-    signs = ("can't allocate memory", "CUDA out of memory", "CUDA error: out of memory",
-             "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")  # fmt: skip
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
 
 
 def parameters(config: StudyConfig, trial: optuna.Trial) -> dict[str, Number]:

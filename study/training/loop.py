@@ -34,6 +34,7 @@ from study.training.arrangement import Arrangement
 from study.training.compute import plainly
 from study.training.config import TrainingConfig
 from study.training.evaluation import recognise, write_hypotheses
+from study.training.memory import NetworkTooLarge, shortage
 from study.training.optimiser import Optimiser
 from study.training.result import Evaluation, deciding
 from study.training.step import Stepper
@@ -70,8 +71,8 @@ def train(
     decided before the first step: `execution`, `execution_reason` and `micro_batches`.
 
     Where the device runs out of memory, batches are computed in twice as many parts from the last
-    checkpoint on. Raises `torch.OutOfMemoryError` where one utterance at a time is too much,
-    `Diverged`, and `Interrupted` once `interrupted()` is true.
+    checkpoint on. Raises `NetworkTooLarge`, or what torch does where one utterance at a time is
+    too much (`shortage` knows it), `Diverged`, and `Interrupted` once `interrupted()` is true.
     """
     micro_batches, shown = 1, 0
     while True:
@@ -85,11 +86,12 @@ def train(
                     shown = evaluation.evaluation
                     yield evaluation
             return
-        except torch.OutOfMemoryError as shortage:
+        except (RuntimeError, MemoryError) as error:
+            needed = shortage(error)
             batches = Batches(dataset.splits["train"], training.batch_seconds)
-            if micro_batches >= max(bucket.size for bucket in batches.buckets):
+            largest = max(bucket.size for bucket in batches.buckets)
+            if not needed or isinstance(error, NetworkTooLarge) or micro_batches >= largest:
                 raise
-            needed = str(shortage).partition("\n")[0]
         # Outside of the handler, whose traceback holds the tensors of the attempt.
         micro_batches *= 2
         remark(f"out of memory ({needed}): batches are computed in {micro_batches} parts")
@@ -113,11 +115,7 @@ def _attempt(  # noqa: PLR0915 - from the first step to the last, in order
 ) -> Iterator[Evaluation]:
     """`train` with batches in so many parts, or in as many as its checkpoint says."""
     torch.manual_seed(seed)
-    mels = dataset.normalisation[0].numel()
-    recogniser = Recogniser(network, mels=mels, vocabulary=dataset.tokenizer.vocabulary)
-    recogniser.set_normalisation(*dataset.normalisation)
-    recogniser.to(device)
-    optimiser = Optimiser(recogniser, training)
+    recogniser, optimiser = _made(network, training, dataset, device)
     file = folder / "checkpoint.pt"
     progress = checkpoint.restore(file, identity, recogniser, optimiser, remark)
     for finished in progress.evaluations:
@@ -202,6 +200,23 @@ def _attempt(  # noqa: PLR0915 - from the first step to the last, in order
             weights.write(folder / "best.pt", recogniser.state_dict())
         checkpoint.save(file, identity, progress, recogniser, optimiser)
         yield evaluation
+
+
+def _made(
+    network: NetworkConfig, training: TrainingConfig, dataset: Dataset, device: torch.device
+) -> tuple[Recogniser, Optimiser]:
+    """A network with fresh weights on a device, and its optimiser, or `NetworkTooLarge`."""
+    mels = dataset.normalisation[0].numel()
+    try:
+        recogniser = Recogniser(network, mels=mels, vocabulary=dataset.tokenizer.vocabulary)
+        recogniser.set_normalisation(*dataset.normalisation)
+        recogniser.to(device)
+        return recogniser, Optimiser(recogniser, training)
+    except (RuntimeError, MemoryError) as error:
+        needed = shortage(error)
+        if needed is None:
+            raise
+    raise NetworkTooLarge(f"the network itself does not fit into memory: {needed}")
 
 
 def evaluation_seconds(training: TrainingConfig) -> float:

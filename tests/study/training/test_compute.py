@@ -211,14 +211,23 @@ def _train(
     return list(train(STILL, training, dataset, seed=1, device=CPU, folder=folder, **options))
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        MemoryError("Unable to allocate 9 bytes"),
+    ],
+    ids=["cuda", "cpu", "numpy"],
+)
 def test_out_of_memory_a_batch_is_computed_in_parts(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     original = Recogniser.forward
 
     def limited(self: Recogniser, features: Tensor, *args: Any, **options: Any) -> Any:
         if len(features) > 1:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+            raise error
         return original(self, features, *args, **options)
 
     whole = _train(dataset, tmp_path / "whole")
@@ -228,10 +237,7 @@ def test_out_of_memory_a_batch_is_computed_in_parts(
     found = _train(dataset, tmp_path / "parts", remark=remarks.append, chosen=chosen.update)
     assert [e.step for e in found] == [e.step for e in whole]
     assert chosen["micro_batches"] == 4
-    assert remarks[-1] == (
-        "out of memory (CUDA out of memory. Tried to allocate 2 GiB): "
-        "batches are computed in 4 parts"
-    )
+    assert remarks[-1] == f"out of memory ({error}): batches are computed in 4 parts"
 
 
 def test_where_one_utterance_is_too_much_the_trial_cannot_be_trained(
