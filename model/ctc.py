@@ -45,7 +45,14 @@ class CTC(nn.Module):
     def loss_of(
         log_probabilities: Tensor, lengths: Tensor, tokens: Tensor, token_lengths: Tensor
     ) -> Tensor:
-        """The same of what `log_probabilities` gave, `(B, T, V)`."""
+        """The same of what `log_probabilities` gave, `(B, T, V)`.
+
+        Where torch is told to be deterministic it is computed on the host: CUDA's kernel is not.
+        """
+        device = log_probabilities.device
+        if torch.are_deterministic_algorithms_enabled():
+            log_probabilities, tokens = log_probabilities.cpu(), tokens.cpu()
+            lengths, token_lengths = lengths.cpu(), token_lengths.cpu()
         loss = functional.ctc_loss(
             log_probabilities.transpose(0, 1),  # (T, B, V)
             tokens.clamp(min=BLANK),
@@ -55,7 +62,7 @@ class CTC(nn.Module):
             reduction="sum",
             zero_infinity=True,
         )
-        return loss / log_probabilities.shape[0]
+        return loss.to(device) / log_probabilities.shape[0]
 
     @torch.no_grad()
     def decode(self, memory: Tensor, lengths: Tensor) -> list[list[int]]:

@@ -223,15 +223,16 @@ class Transducer(nn.Module):
         # A walk only ever takes the blank or the next token. As a vocabulary of these two, the
         # problem is a third of the work on the CPU, and the kernel's limit of 2**31 values is far.
         steps = torch.cat((scores[..., BLANK : BLANK + 1], label), dim=-1)  # (B, T, U+1, 2)
-        return rnnt_loss(
+        given: tuple[Tensor, ...] = (
             steps,
             torch.ones_like(tokens, dtype=torch.int32),
             lengths.int(),
             counts.int(),
-            blank=0,
-            reduction="sum",
-            fused_log_softmax=False,
         )
+        if torch.are_deterministic_algorithms_enabled():
+            given = tuple(tensor.cpu() for tensor in given)  # of CUDA's kernel it is not known
+        loss = rnnt_loss(*given, blank=0, reduction="sum", fused_log_softmax=False)
+        return loss.to(source.device)
 
     def _predict(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """One token for each row `(B,)` -> `(B, J)`, and the state after it."""

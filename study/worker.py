@@ -31,6 +31,7 @@ from study.tracking.address import tracking_uri
 from study.tracking.runs import Tracker
 from study.tracking.store import Experiment
 from study.tracking.system import SystemMetrics, missing
+from study.training import determinism
 from study.training.execution import graphs_obstacle
 from study.trial import Laboratory, run_trial, settle
 
@@ -172,6 +173,8 @@ def prepare_device(device: torch.device, config: StudyConfig) -> None:
     if device.type == "cpu":
         torch.set_num_threads(1)  # a second thread buys a small network nothing
     else:
+        if config.training.deterministic:
+            determinism.prepare()
         # Its attention gives wrong gradients with some masks (pytorch/pytorch#196678).
         torch.backends.cuda.enable_cudnn_sdp(False)
     for variable, name in (("TORCHINDUCTOR_CACHE_DIR", "inductor"), ("TRITON_CACHE_DIR", "triton")):

@@ -56,6 +56,10 @@ class Arrangement:
         obstacle = graphs_obstacle(self._network, self._device.type)
         if wanted == "graphs" and obstacle:
             raise InputError(f"training.execution: graphs is not possible here: {obstacle}")
+        if wanted == "auto" and self._training.deterministic:
+            return Choice(
+                execution="eager", reason="training.deterministic: no choice by the clock"
+            )
         if wanted != "auto":
             self._try_out(wanted)
             return Choice(execution=wanted, reason="training.execution says so")

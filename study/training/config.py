@@ -67,6 +67,10 @@ class TrainingConfig:
     """How steps are computed, which changes their speed and not what they give: operation by
     operation, as recorded CUDA graphs, or with compiled blocks. `auto` takes what is expected to
     be fastest for the trial, which on the CPU is `eager`."""
+    deterministic: bool = False
+    """The same bits each time on the same GPU, as they are on the CPU anyway: slower kernels, the
+    losses of CTC and the transducer on the processor, and `execution: auto` is `eager`. The beam
+    search of finalists is left out."""
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     """SpecAugment."""
 

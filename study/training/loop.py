@@ -33,6 +33,7 @@ from study.training import checkpoint
 from study.training.arrangement import Arrangement
 from study.training.compute import plainly
 from study.training.config import TrainingConfig
+from study.training.determinism import deterministic
 from study.training.evaluation import recognise, write_hypotheses
 from study.training.memory import NetworkTooLarge, shortage
 from study.training.optimiser import Optimiser
@@ -77,11 +78,12 @@ def train(
     micro_batches, shown = 1, 0
     while True:
         try:
-            for evaluation in _attempt(
+            attempt = _attempt(
                 network, training, dataset, seed=seed, device=device, folder=folder,
                 identity=identity, interrupted=interrupted, remark=remark, chosen=chosen,
                 micro_batches=micro_batches,
-            ):  # fmt: skip
+            )  # fmt: skip
+            while (evaluation := _next(attempt, training)) is not None:
                 if evaluation.evaluation > shown:
                     shown = evaluation.evaluation
                     yield evaluation
@@ -99,7 +101,13 @@ def train(
             torch.cuda.empty_cache()
 
 
-def _attempt(  # noqa: PLR0915 - from the first step to the last, in order
+def _next(attempt: Iterator[Evaluation], training: TrainingConfig) -> Evaluation | None:
+    """Train until the next evaluation; None at the end."""
+    with deterministic(training.deterministic):  # and what is done with it meanwhile is not
+        return next(attempt, None)
+
+
+def _attempt(
     network: NetworkConfig,
     training: TrainingConfig,
     dataset: Dataset,

@@ -44,6 +44,7 @@ SEARCHED: dict[str, Any] = {
 ELSEWHERE = {
     # key -> the test that shows what it does
     "training.execution": "tests/study/training/test_compute.py",
+    "training.deterministic": "tests/study/training/test_determinism.py",
     "training.dev_share": "tests/study/training/test_loop.py",
     "name": "tests/study/test_storage.py",
     "runs": "tests/study/test_run.py",
