@@ -225,7 +225,7 @@ def no_op(config: StudyConfig, file: Path, workers: int) -> dict[str, Any]:
     study = create_study(config, {"corpus": {"fingerprint": "none"}})
     created = time.perf_counter() - began
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["study.storage", "psycopg"])
+    context.set_forkserver_preload(["mlflow", "study.runner", "psycopg"])  # once, not by each
     started, results = context.Barrier(workers + 1), context.SimpleQueue()
     processes = [
         context.Process(target=_claim_all, args=(str(file), dict(os.environ), started, results))
@@ -356,15 +356,16 @@ def main() -> int:
         server = stack.enter_context(postgres.server())
         os.environ["STUDY_DB_PASSWORD"] = postgres.PASSWORD
         rows = []
-        runs = product(("postgresql", "sqlite", "journal"), given.noop_workers)
+        runs = product(("sqlite", "journal", "postgresql"), given.noop_workers)
         for kind, workers in runs if given.noop else ():
             name = f"noop-{kind}-{workers}"
             place = server.create(name) if kind == "postgresql" else kind
             config, file = _study(folder, name, place, given.noop)
             rows.append(no_op(config, file, workers))
             amiss |= rows[-1]["lost"] > 0 or rows[-1]["claimed_twice"] > 0
+            text = write({**about, "measured": rows}, f"soak-no-op-{given.noop}", given.to)
         if rows:
-            print(write({**about, "measured": rows}, "soak-no-op", given.to))
+            print(text)
         if given.minutes:
             real = given.storage == "postgresql"
             storage = server.create("soak") if real else given.storage

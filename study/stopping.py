@@ -29,13 +29,15 @@ asked = threading.Event()
 class StopRequest:
     """Listens for signals, and for the end of the process `parent`, where one is given.
 
-    Until `hold` is called a worker has nothing to hand back: it is ended by a `KeyboardInterrupt`.
-    From then on it has to look whether to stop. Whatever still hangs after `DEADLINE` seconds, such
-    as a server that does not answer, is left behind: the process ends.
+    Until `loaded` is called, while it imports libraries, it ends at once. Until `hold` is called it
+    is ended by a `KeyboardInterrupt`, so that what it has begun to write is cleaned up. From then
+    on it has a trial to hand back, and has to look whether to stop. Whatever still hangs after
+    `DEADLINE` seconds, such as a server that does not answer, is left behind: the process ends.
     """
 
     def __init__(self, parent: int | None) -> None:
         self._parent = parent
+        self._loaded = False
         self._holds = False
         self._raised = False
         # A handler in Python runs in the main thread, when that comes back from whatever library it
@@ -48,6 +50,10 @@ class StopRequest:
         for number in SIGNALS:
             signal.signal(number, self._interrupt)
         threading.Thread(target=self._listen, args=(reading,), daemon=True, name="stop").start()
+
+    def loaded(self) -> None:
+        """From now on there is something to clean up."""
+        self._loaded = True
 
     def hold(self) -> None:
         """From now on there is something to hand back, and whoever does it looks at this."""
@@ -63,6 +69,8 @@ class StopRequest:
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         del number, frame
+        if not self._loaded:
+            os._exit(STOPPED)  # an exception could be lost: libraries try imports, and go on
         if not (self._holds or self._raised):
             self._raised = True  # once: what cleans up is not interrupted
             raise KeyboardInterrupt
@@ -73,5 +81,6 @@ class StopRequest:
                 asked.set()
             elif self._parent is not None and os.getppid() != self._parent:
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
-        time.sleep(DEADLINE)
+        if self._loaded:
+            time.sleep(DEADLINE)
         os._exit(STOPPED)

@@ -50,6 +50,7 @@ def worker(
         from study import joining
         from study.worker import work
 
+        stop.loaded()
         if storage and study:
             config = joining.configuration(storage, study, override or [])
         else:

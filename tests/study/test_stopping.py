@@ -20,7 +20,8 @@ stop = stopping.StopRequest({parent})
 """
 READY = "print('ready', flush=True)\n"
 SLEEPS = "try:\n print('ready', flush=True)\n time.sleep(60)\n"
-HOLDS = LISTEN + "stop.hold()\n" + READY
+LOADED = LISTEN + "stop.loaded()\n"
+HOLDS = LOADED + "stop.hold()\n" + READY
 
 
 def _start(
@@ -41,12 +42,20 @@ def _ends(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_before_it_holds_anything_it_ends_at_once(number: signal.Signals) -> None:
+def test_before_it_has_a_trial_it_cleans_up_and_ends(number: signal.Signals) -> None:
     process = _start(
-        LISTEN + SLEEPS + "except KeyboardInterrupt:\n print('cleans up'); sys.exit(130)"
+        LOADED + SLEEPS + "except KeyboardInterrupt:\n print('cleans up'); sys.exit(130)"
     )
     process.send_signal(number)
     assert _ends(process) == (STOPPED, "cleans up\n")
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_while_it_loads_libraries_nothing_holds_it_up(number: signal.Signals) -> None:
+    """Not even what catches all exceptions, as they do around what need not be there."""
+    process = _start(LISTEN + SLEEPS + "except BaseException: pass\ntime.sleep(60)")
+    process.send_signal(number)
+    assert _ends(process) == (STOPPED, "")
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -67,7 +76,7 @@ def test_one_that_hangs_in_a_library_ends_after_the_deadline() -> None:
 
 def test_a_second_signal_does_not_interrupt_what_cleans_up() -> None:
     cleans = "finally:\n print('cleans', flush=True); time.sleep(0.3); print('up')"
-    process = _start(LISTEN + SLEEPS + cleans)
+    process = _start(LOADED + SLEEPS + cleans)
     process.send_signal(signal.SIGTERM)
     assert process.stdout is not None
     assert process.stdout.readline() == "cleans\n"
@@ -93,7 +102,7 @@ os.waitpid(child, 0)
 time.sleep(0.2)
 print(stop.is_set())
 """
-    assert _ends(_start(LISTEN + READY + forks)) == (0, "False\n")
+    assert _ends(_start(LOADED + READY + forks)) == (0, "False\n")
 
 
 def test_a_worker_listens_before_it_loads_what_takes_seconds() -> None:
