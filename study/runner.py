@@ -99,7 +99,7 @@ def run(
                 highlight=False,
             )
             return code
-    _report(config, study, console, arguments)
+    _report(config, study, console, arguments, warned=experiment is None)
     if watch.unfinished:
         for reason in reasons:
             console.print(f"[red]A worker stopped:[/] {escape(reason)}", soft_wrap=True)
@@ -202,13 +202,18 @@ class _Reasons:
         return iter(dict.fromkeys(said))
 
 
-def _report(config: StudyConfig, study: optuna.Study, console: Console, arguments: str) -> None:
-    """Write the report, log it with all that MLflow lacks, and say what it found."""
+def _report(
+    config: StudyConfig, study: optuna.Study, console: Console, arguments: str, *, warned: bool
+) -> None:
+    """Write the report, log it with all that MLflow lacks, and say what it found.
+
+    `warned` is whether people were told already that MLflow does not answer.
+    """
     with console.status("Writing the report …"):
         files = reports.write(
             study._storage, config.name, config.folder / "report", config.folder / "trials"
         )
-    experiment = sync.open_experiment(config, study, warn=False)  # it may have come back
+    experiment = sync.open_experiment(config, study, warn=not warned)  # it may have come or gone
     missing = sync.deliver(config, study, experiment).missing
     console.print()
     console.print(files.answer.sentence, style="bold", highlight=False)

@@ -115,9 +115,12 @@ def log_model(experiment: Experiment, chosen: Trained) -> tuple[str, bool]:
             client.log_model_artifacts(model.model_id, str(place))
         output = LoggedModelOutput(model.model_id, step=0)
         client.log_outputs(experiment.run_id, models=[output])
+        measured = round(chosen.checkpoint.stat().st_mtime * 1000)  # the same in a second attempt
         for name, rate in (("dev_wer", chosen.wer), ("test_wer", chosen.test_wer)):
             if rate is not None:
-                client.log_metric(experiment.run_id, name, rate, model_id=model.model_id)
+                client.log_metric(
+                    experiment.run_id, name, rate, timestamp=measured, model_id=model.model_id
+                )
     except BaseException:
         with suppress(Exception):  # else the next attempt removes it
             client.delete_logged_model(model.model_id)

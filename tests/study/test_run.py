@@ -26,6 +26,7 @@ from study.config_file import load
 from study.storage import create_study
 from tests.browser import browser, needs_browser, see
 from tests.speech import read_manifest, write_corpus, write_manifest
+from tests.study.mlflow_store import everything
 from tests.study.training.test_scoring import needs_sclite, sclite
 
 if TYPE_CHECKING:
@@ -164,32 +165,6 @@ def test_mlflow_holds_every_trial(finished: Finished) -> None:
         assert {"config.json", "hypotheses.jsonl"} <= files
 
 
-def _everything(uri: str) -> dict[str, Any]:
-    """All that an MLflow store holds of the study `tiny`, but for its own ids and clocks.
-
-    What the machine did meanwhile is of the moment, and nowhere else.
-    """
-    client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name("tiny")
-    assert experiment is not None
-    found = {}
-    for run in client.search_runs([experiment.experiment_id]):
-        tags = {k: v for k, v in run.data.tags.items() if k not in ("mlflow.parentRunId",)}
-        curves = {
-            name: sorted(
-                (m.step, m.value) for m in client.get_metric_history(run.info.run_id, name)
-            )
-            for name in run.data.metrics
-            if not name.startswith("system/")
-        }
-        files = [f.path for f in client.list_artifacts(run.info.run_id)]
-        files += [f.path for f in client.list_artifacts(run.info.run_id, "report")]
-        found[run.data.tags.get("trial", "study")] = (
-            *(run.info.run_name, run.info.status, run.data.params, tags, curves, sorted(files)),
-        )
-    return {"experiment": experiment.tags, **found}
-
-
 def test_mlflow_can_be_rebuilt_from_the_storage_and_the_run_folder(
     finished: Finished, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -201,8 +176,8 @@ def test_mlflow_can_be_rebuilt_from_the_storage_and_the_run_folder(
     code, output, _ = _main(monkeypatch, capsys, *arguments)
     assert code == 0
     assert "Delivered to MLflow: trials 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and the report" in output
-    rebuilt = _everything(f"sqlite:///{runs}/mlflow.db")
-    original = _everything(f"sqlite:///{finished.runs}/mlflow.db")
+    rebuilt = everything(f"sqlite:///{runs}/mlflow.db")
+    original = everything(f"sqlite:///{finished.runs}/mlflow.db")
     params = original["study"][2], rebuilt["study"][2]
     assert (params[0].pop("runs"), params[1].pop("runs")) == (str(finished.runs), str(runs))
     assert (params[0].pop("launcher.workers"), params[1].pop("launcher.workers")) == ("2", "null")
@@ -224,11 +199,16 @@ def test_the_word_error_rates_of_a_study_are_those_of_sclite(
         assert errors / words == pytest.approx(best)
 
 
-def test_run_again_trains_nothing_and_says_so(finished: Finished) -> None:
+def test_run_again_trains_nothing_and_says_so(
+    finished: Finished, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = _trials(finished.runs)
-    result = _run(finished.runs)
-    assert result.returncode == 0
-    assert "nothing is trained" in " ".join(result.stdout.split())
+    page = finished.runs / "tiny" / "report" / "index.html"
+    page.unlink()
+    code, output, _ = _main(monkeypatch, capsys, "run", TINY, "-o", f"runs={finished.runs}")
+    assert code == 0
+    assert "nothing is trained" in " ".join(output.split())
+    assert page.is_file()
     assert [t.datetime_complete for t in _trials(finished.runs)] == [
         t.datetime_complete for t in before
     ]
@@ -297,71 +277,105 @@ def test_check_says_what_a_study_will_do_and_trains_nothing(
 
 
 LONGER = [
-    *("--workers", "2", "-o", "explore.trials=2", "-o", "refine.trials=0"),
+    *("--workers", "2", "-o", "explore.trials=1", "-o", "refine.trials=0"),
     *("-o", "training.budget.epochs=16", "-o", "training.evaluations=16"),
     *("-o", "finalists={top: 0, anchors: false}"),
 ]
 
 
-@pytest.fixture
-def runs(tmp_path: Path, finished: Finished) -> Path:
-    """An empty folder of studies, with the speech and features that are already made."""
-    folder = tmp_path / "runs"
-    folder.mkdir()
-    (folder / "cache").symlink_to(finished.runs / "cache")
-    return folder
+@dataclass
+class Stopped:
+    """A study that was stopped by Ctrl-C, killed outright when it went on, and then ran to its end."""
+
+    code: int
+    """The exit code after Ctrl-C."""
+    output: str
+    seconds: float
+    """From Ctrl-C to the end."""
+    interrupted: list[optuna.trial.FrozenTrial]
+    """The trials after Ctrl-C."""
+    killed: list[optuna.trial.FrozenTrial]
+    """The trials after it was killed and its workers had ended."""
+    left: list[str]
+    """Processes that were there after either."""
+    finished: list[optuna.trial.FrozenTrial]
 
 
-def _begin(runs: Path) -> subprocess.Popen[str]:
-    """A study that was started, and has made its first evaluations."""
-    process = subprocess.Popen(
-        _command(runs, *LONGER), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    _wait_for(lambda: any(len(t.intermediate_values) > 2 for t in _trials(runs)), process)
-    return process
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory, finished: Finished) -> Stopped:
+    runs = tmp_path_factory.mktemp("stopped")
+    (runs / "cache").symlink_to(finished.runs / "cache")  # the speech and features that are made
+    process = _begin(runs, evaluations=2)
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    output, errors = process.communicate(timeout=60)
+    seconds, code = time.monotonic() - began, process.returncode
+    interrupted, left = _trials(runs), _processes_with(str(runs))
 
-
-def test_killed_outright_it_leaves_no_process_and_goes_on(runs: Path) -> None:
-    process = _begin(runs)
+    process = _begin(runs, evaluations=5)
     process.kill()
     process.communicate()
     deadline = time.monotonic() + 30
     while _processes_with(str(runs)) and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert not _processes_with(str(runs))
-    before = {trial.number: trial.intermediate_values for trial in _trials(runs)}
+    left += _processes_with(str(runs))
+    killed = _trials(runs)
+
     result = _run(runs, *LONGER)
     assert result.returncode == 0, result.stdout + result.stderr
-    after = _trials(runs)
-    assert [trial.state for trial in after] == [TrialState.COMPLETE] * 3
-    for trial in after:
-        assert before[trial.number].items() <= trial.intermediate_values.items()
+    return Stopped(
+        code=code,
+        output=output + errors,
+        seconds=seconds,
+        interrupted=interrupted,
+        killed=killed,
+        left=left,
+        finished=_trials(runs),
+    )
 
 
-def test_interrupted_by_ctrl_c_it_goes_on(runs: Path) -> None:
-    process = _begin(runs)
-    process.send_signal(signal.SIGINT)
-    began = time.monotonic()
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, output + errors
-    assert time.monotonic() - began < 20
-    assert "Run the same command again to go on" in output
-    assert "Traceback" not in output + errors
-    before = _trials(runs)
-    assert not [trial for trial in before if trial.state == TrialState.RUNNING]
+def _begin(runs: Path, *, evaluations: int) -> subprocess.Popen[str]:
+    """Run the study until a trial has so many evaluations, and is in the middle of its training."""
+    process = subprocess.Popen(
+        _command(runs, *LONGER), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    _wait_for(
+        lambda: any(
+            len(trial.intermediate_values) > evaluations and trial.state == TrialState.RUNNING
+            for trial in _trials(runs)
+        ),
+        process,
+    )
+    return process
+
+
+def _goes_on_from(before: list[optuna.trial.FrozenTrial], stopped: Stopped) -> None:
+    """What was known before still stands."""
+    assert len(stopped.finished) == 2
+    assert {trial.state for trial in stopped.finished} == {TrialState.COMPLETE}
     begun = [trial for trial in before if trial.intermediate_values]
     assert begun
-    assert not _processes_with(str(runs))
+    for trial in begun:
+        after = stopped.finished[trial.number]
+        assert trial.intermediate_values.items() <= after.intermediate_values.items()
+        known = trial.user_attrs["evaluations"]  # clocks and all: none was made again
+        assert after.user_attrs["evaluations"][: len(known)] == known
+        assert after.params == trial.params
 
-    result = _run(runs, *LONGER)
-    assert result.returncode == 0, result.stdout + result.stderr
-    after = _trials(runs)
-    assert len(after) == 3
-    assert {trial.state for trial in after} <= {TrialState.COMPLETE, TrialState.PRUNED}
-    for trial in begun:  # what was known before still stands
-        known = after[trial.number].intermediate_values
-        assert {k: known[k] for k in trial.intermediate_values} == trial.intermediate_values
-        assert after[trial.number].params == trial.params
+
+def test_killed_outright_it_leaves_no_process_and_goes_on(stopped: Stopped) -> None:
+    assert not stopped.left
+    _goes_on_from(stopped.killed, stopped)
+
+
+def test_interrupted_by_ctrl_c_it_goes_on(stopped: Stopped) -> None:
+    assert stopped.code == 130, stopped.output
+    assert stopped.seconds < 20
+    assert "Run the same command again to go on" in stopped.output
+    assert "Traceback" not in stopped.output
+    assert not [trial for trial in stopped.interrupted if trial.state == TrialState.RUNNING]
+    assert not stopped.left
+    _goes_on_from(stopped.interrupted, stopped)
 
 
 def _wait_for(condition: Any, process: subprocess.Popen[str]) -> None:
