@@ -372,7 +372,11 @@ def _work(runs: Path, worker: int) -> tuple[Experiment | None, list[str | None]]
 
 
 def test_four_processes_begin_on_an_empty_folder_at_once(tmp_path: Path) -> None:
-    with multiprocessing.get_context("spawn").Pool(4) as pool:
+    context = multiprocessing.get_context("forkserver")  # imports once, and forks no threads
+    context.set_forkserver_preload(
+        ["mlflow.store.tracking.sqlalchemy_store", "study.tracking.runs"]
+    )
+    with context.Pool(4) as pool:
         answers = pool.starmap(_work, [(tmp_path, worker) for worker in range(4)])
     experiment = answers[0][0]
     assert experiment is not None
