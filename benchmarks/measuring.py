@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
+import os
 import re
 import statistics
 import time
@@ -141,6 +142,7 @@ def write_results(
     content = {
         "hardware": hardware,
         "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 1),  # processes that wanted a core, this one included
         "versions": versions,
         **facts,
         "results": results,
