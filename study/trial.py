@@ -218,7 +218,7 @@ def _start_run(laboratory: Laboratory, trial: optuna.Trial) -> TrialRun:
     run = laboratory.tracker.start(
         trial.number,
         params=trial_params(attributes),
-        tags=trial_tags(attributes, laboratory.study.user_attrs),
+        tags=trial_tags(attributes, {}),  # what it has of the study's, `_begin` gave it
     )
     _note(run, trial)
     return run

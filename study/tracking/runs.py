@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -160,6 +161,8 @@ class TrialRun:
         self._given_up = False
         self._name = f"trial {number}"
         self._last_evaluation = 0
+        self._files = ""
+        """Where MLflow keeps the run's files."""
         self._known: Mapping[str, float] = {}
         """What the run held when it was opened again, as of a worker that was killed at the end."""
 
@@ -249,14 +252,13 @@ class TrialRun:
         }
         self._name = name
         if self.run_id is None:  # else only the parameters failed the last time
-            self.run_id = str(
-                client.create_run(
-                    experiment.experiment_id,
-                    start_time=milliseconds(started),
-                    tags={tag.key: tag.value for tag in run_tags(all_tags)},
-                    run_name=name,
-                ).info.run_id
-            )
+            created = client.create_run(
+                experiment.experiment_id,
+                start_time=milliseconds(started),
+                tags={tag.key: tag.value for tag in run_tags(all_tags)},
+                run_name=name,
+            ).info
+            self.run_id, self._files = str(created.run_id), str(created.artifact_uri)
         log_params(client, self.run_id, params)
         self._log_inputs(client)
 
@@ -270,7 +272,7 @@ class TrialRun:
         run = client.get_run(self._id)
         log_params(client, self._id, params, known=run.data.params)
         self._log_inputs(client)
-        self._known = run.data.metrics
+        self._known, self._files = run.data.metrics, str(run.info.artifact_uri)
         self._name = run.info.run_name or self._name
         history = client.get_metric_history(self._id, "wer")
         self._last_evaluation = max((metric.step for metric in history), default=0)
@@ -321,17 +323,26 @@ class TrialRun:
         client.set_terminated(self._id, status=end["status"], end_time=milliseconds(ended))
 
     def _log_files(self, client: MlflowClient, files: Iterable[Path]) -> None:
+        del client  # it would ask for the run again, to find out where its files are
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        experiment = self._tracker.experiment
+        assert experiment is not None
+        store: Any = get_artifact_repository(self._files, tracking_uri=experiment.tracking_uri)
         for file in files:
             if not file.is_file():
                 continue
-            client.log_artifact(self._id, str(file))
+            store.log_artifact(str(file))
             if file.name == "hypotheses.jsonl":
                 try:
                     page = hypotheses_page(file)
                 except (KeyError, TypeError, ValueError) as error:
                     _logger.warning("%s is damaged: %s", file, one_line(error))
                 else:
-                    client.log_text(self._id, page, "hypotheses.html")
+                    with tempfile.TemporaryDirectory() as folder:
+                        place = Path(folder) / "hypotheses.html"
+                        place.write_text(page, encoding="utf-8")
+                        store.log_artifact(str(place))
 
     @property
     def _id(self) -> str:
