@@ -6,6 +6,7 @@ for line in card_data(verdicts):
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,10 +56,17 @@ class CardLine:
     """The answer with its evidence."""
     advice: str
     """What is cheapest, or what would settle it; may be empty."""
+    best: str
+    """What the best network has, where that is another value; else empty."""
 
 
-def card_data(verdicts: Sequence[Verdict]) -> tuple[CardLine, ...]:
-    """Return the lines of the card, in the order of the questions."""
+def card_data(
+    verdicts: Sequence[Verdict], best: Mapping[str, float | None] | None = None
+) -> tuple[CardLine, ...]:
+    """Return the lines of the card, in the order of the questions.
+
+    `best` holds the values of the best network, by the names of the questions.
+    """
     return tuple(
         CardLine(
             question=verdict.question,
@@ -67,6 +75,7 @@ def card_data(verdicts: Sequence[Verdict]) -> tuple[CardLine, ...]:
             value=_value(verdict),
             sentence=_sentence(verdict),
             advice=_advice(verdict),
+            best=_best(verdict, best or {}),
         )
         for verdict in verdicts
     )
@@ -115,8 +124,11 @@ def _gain(verdict: Verdict) -> str:
     worst = number(verdict.worst)
     digits = 1 if min(abs(low), abs(high), gain) >= 0.001 else 2
     told = f"{signed(low, digits)} to {signed(high, digits)}"
-    verb = "seems to cost" if verdict.verdict == "undecided" else "costs"
-    return f"{worst} {verb} {points(gain, digits)} of WER more (95 %: {told})."
+    verb = "seems" if verdict.verdict == "undecided" else "is"
+    best = number(verdict.recommended)
+    return (
+        f"With {worst}, WER {verb} {points(gain, digits)} higher than with {best} (95 %: {told})."
+    )
 
 
 def _advice(verdict: Verdict) -> str:
@@ -142,12 +154,32 @@ def _advice(verdict: Verdict) -> str:
         if verdict.needed is not None:
             outcome = "show whether it matters" if verdict.verdict == "undecided" else "decide it"
             said.append(
-                f"About {counted(verdict.needed, 'finished trial')} like these would {outcome}; "
-                f"there are {verdict.trials:,}."
+                f"It would take about {counted(verdict.needed, 'finished trial')} like these in "
+                f"all to {outcome}; there are {verdict.trials:,}."
             )
         elif verdict.verdict == "undecided":
             said.append("The differences seen are too small to be told by twenty times the trials.")
     return " ".join(said)
+
+
+def _best(verdict: Verdict, values: Mapping[str, float | None]) -> str:
+    value = values.get(verdict.question.name)
+    if value is None or verdict.recommended is None or value == verdict.recommended:
+        return ""
+    return f"The network above has {number(value)}."
+
+
+def summary(verdicts: Sequence[Verdict]) -> str:
+    """Say in a sentence how many questions have which verdict; empty where none was asked."""
+    counts = Counter(verdict.verdict for verdict in verdicts)
+    asked = len(verdicts) - counts["not asked"]
+    if asked == 0:
+        return ""
+    if counts["undecided"] == asked:
+        which = "the question is" if asked == 1 else f"all {asked} questions are"
+        return f"So far {which} undecided: the values below are a best guess, not a finding."
+    told = [f"{counts[name]} {name}" for name in MEANINGS if counts[name] and name != "not asked"]
+    return f"Of the {counted(asked, 'question')}: {', '.join(told)}."
 
 
 def headline(verdict: Verdict) -> str:
@@ -158,7 +190,7 @@ def headline(verdict: Verdict) -> str:
 def unlike(values: Mapping[str, float | None], answered: Sequence[Verdict]) -> list[str]:
     """Say where a network has other values than the answers, and what is known of those."""
     known: dict[str, list[str]] = {
-        "which as far as this study can tell {do} as well": [],
+        "which these trials cannot tell from the {answer}": [],
         "which {are} worse on average, though not for sure with this shape": [],
         "which the search did not try": [],
     }
@@ -172,7 +204,9 @@ def unlike(values: Mapping[str, float | None], answered: Sequence[Verdict]) -> l
         (untried if not tried else equal if fine else worse).append(verdict.question.said(value))
     return [
         f"{wording.listed(said)}, "
-        + what.format(do="do" if len(said) > 1 else "does", are="are" if len(said) > 1 else "is")
+        + what.format(
+            answer="answers" if len(said) > 1 else "answer", are="are" if len(said) > 1 else "is"
+        )
         for what, said in known.items()
         if said
     ]

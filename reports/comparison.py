@@ -132,7 +132,7 @@ def comparison_data(finals: Sequence[FinalistResult], trials_folder: Path | None
     opponents = _opponents(tested, words, groups)
     return ComparisonData(
         opponents=opponents,
-        verdict=_verdict(opponents),
+        verdict=_verdict(opponents, f"{len(set(groups))} test {over}"),
         covers=_covers(opponents, over),
         resampled=over,
         groups=len(set(groups)),
@@ -254,18 +254,23 @@ def _conclusion(difference: Interval, p: float, smallest: float) -> str:
     return f"no difference shown; one of {points(smallest, 1)} would have been"
 
 
-def _verdict(opponents: tuple[Opponent, ...]) -> str:
+def _verdict(opponents: tuple[Opponent, ...], drawn: str) -> str:
     winner, *others = opponents
     if not others:
         return (
             "There is one finalist with transcripts of test, so there is none to compare it with."
         )
     name = winner.finalist.label
+    seeds = counted(min(len(o.seed_wers) for o in opponents), "seed")
     parts = []
     for start, words in (
         ("worse", f"{name} is better than {{}} on test"),
         ("better", f"{{}} did better on test than {name}, which won on dev"),
-        ("no difference", f"no difference between {name} and {{}} is shown"),
+        (
+            "no difference",
+            f"that {name} is better than {{}} is not shown: {drawn} and {seeds} leave room for "
+            "chance",
+        ),
     ):
         labels = [o.finalist.label for o in others if o.conclusion.startswith(start)]
         if labels:

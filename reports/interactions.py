@@ -57,7 +57,7 @@ class Interaction:
         labels = f"{label_of(self.one)} and {label_of(self.two).lower()}"
         told = f"{signed(self.low, 2)} to {signed(self.high, 2)}"
         if not self.shown:
-            return f"{labels}: no dependence shown (95 %: {told} points)."
+            return f"{labels}: no dependence shown."
         row, column = (int(i) for i in np.unravel_index(self.wers.argmin(), self.wers.shape))
         best = f"{number(self.values[0][row])} with {number(self.values[1][column])}"
         return f"{labels}: {points(self.size)} (95 %: {told}); lowest WER at {best}."

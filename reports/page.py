@@ -21,7 +21,7 @@ from markupsafe import Markup
 from reports import ReportFiles, comparing, wording
 from reports.answer import Answer, answer_data, configuration_sentence
 from reports.answers import Answers, answers_data, as_json
-from reports.card import MARKS, MEANINGS, card_data, unlike
+from reports.card import MARKS, MEANINGS, card_data, summary, unlike
 from reports.checks import checks_data
 from reports.comparison import comparison_data, comparison_panels, told
 from reports.cost import cost_panels
@@ -112,7 +112,8 @@ def write_report(
         **_headline(record, answer),
         **_questions(record, answer),
         "unlike": unlike(answer.best.values if answer.best else {}, answered),
-        "card": card_data(answered),
+        "card": card_data(answered, answer.best.values if answer.best else None),
+        "summary": summary(answered),
         "meanings": {name: (MARKS[name], MEANINGS[name]) for name in VERDICTS},
         "landscape": None if isinstance(landscape, str) else landscape,
         "no_landscape": landscape if isinstance(landscape, str) else "",
@@ -214,9 +215,12 @@ def _split(record: StudyRecord, name: str) -> dict[str, Any]:
 
 
 def _corpus_sentence(record: StudyRecord) -> str:
-    """Return the corpus in a sentence: what it is and how large train and dev are."""
+    """Return the corpus in a sentence: what it is, and how large the splits are that were used."""
     parts = []
-    for name, verb in (("train", "Trained on"), ("dev", "scored on")):
+    used = [("train", "Trained on"), ("dev", "scored on")]
+    if record.finals:
+        used.append(("test", "finalists on"))
+    for name, verb in used:
         split = _split(record, name)
         sizes = [wording.hours(split["hours"])] if "hours" in split else []
         for key, noun in (("utterances", "utterance"), ("speakers", "speaker")):

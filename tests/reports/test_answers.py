@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 import reports
 from reports.answers import Answers, as_json, schema
-from reports.card import card_data, headline, listed, unlike
+from reports.card import card_data, headline, listed, summary, unlike
 from reports.landscape import Landscape, read_landscape
 from reports.questions import SIX
 from reports.record import StudyRecord, read_study
@@ -148,8 +148,35 @@ def test_every_verdict_reads_as_a_sentence(answered: dict[str, Verdict]) -> None
         assert verdict.verdict in VERDICTS
         assert verdict.verdict in headline(verdict)
     layers = card_data([answered["encoder_layers"]])[0]
-    assert layers.sentence.startswith("4 is better than every other value. 1 costs ")
+    assert layers.sentence.startswith("4 is better than every other value. With 1, WER is ")
+    assert " points higher than with 4 (95 %: +" in layers.sentence
     assert layers.advice == "Widen the range: try values above 4."
+
+
+def test_the_card_says_where_the_best_network_has_another_value(
+    answered: dict[str, Verdict],
+) -> None:
+    best = {"encoder_layers": 4, "attention_heads": 9, "decoder_dim": None}
+    told = {line.question.name: line.best for line in card_data(list(answered.values()), best)}
+    assert told.pop("attention_heads") == "The network above has 9."
+    assert set(told.values()) == {""}
+
+
+def test_the_verdicts_are_summed_up(answered: dict[str, Verdict]) -> None:
+    found = [
+        replace(verdict, verdict=name)
+        for verdict, name in zip(
+            answered.values(),
+            ("leaning", "decided", "undecided", "decided", "not asked", "at the edge"),
+            strict=True,
+        )
+    ]
+    assert summary(found) == (
+        "Of the 5 questions: 2 decided, 1 leaning, 1 undecided, 1 at the edge."
+    )
+    assert summary([found[4]]) == ""
+    assert summary([found[2]]).startswith("So far the question is undecided: ")
+    assert summary([found[2]] * 6).startswith("So far all 6 questions are undecided: ")
 
 
 def test_values_are_listed_as_people_do() -> None:
@@ -192,7 +219,7 @@ def test_a_network_is_set_against_the_answers(answered: dict[str, Verdict]) -> N
     ]
     heads = [v for v in (1, 2, 4) if v != answered["attention_heads"].recommended]
     (said,) = unlike({"attention_heads": heads[0]}, found)
-    assert said.endswith("which as far as this study can tell does as well")
+    assert said.endswith("which these trials cannot tell from the answer")
 
 
 def test_the_schema_in_the_documentation_is_the_current_one() -> None:

@@ -145,9 +145,9 @@ def test_attributes_of_the_wrong_kind() -> None:
 def test_ten_thousand_trials_take_seconds() -> None:
     rng = random.Random(0)
     record = record_of(even(9000, rng) + even(1000, rng, phase="refine", survivor=True))
-    started = time.perf_counter()
+    started = time.process_time()  # others may keep the machine busy
     checks_data(record)
-    assert time.perf_counter() - started < 4
+    assert time.process_time() - started < 4
 
 
 # Edges
