@@ -263,18 +263,15 @@ def _verdict(opponents: tuple[Opponent, ...], drawn: str) -> str:
     name = winner.finalist.label
     seeds = counted(min(len(o.seed_wers) for o in opponents), "seed")
     parts = []
-    for start, words in (
-        ("worse", f"{name} is better than {{}} on test"),
-        ("better", f"{{}} did better on test than {name}, which won on dev"),
-        (
-            "no difference",
-            f"that {name} is better than {{}} is not shown: {drawn} and {seeds} leave room for "
-            "chance",
-        ),
+    chance = f"{drawn} and {seeds} leave room for chance"
+    for start, conjunction, words in (
+        ("worse", "and", f"{name} is better than {{}} on test"),
+        ("better", "and", f"{{}} did better on test than {name}, which won on dev"),
+        ("no difference", "or", f"that {name} is better than {{}} is not shown: {chance}"),
     ):
         labels = [o.finalist.label for o in others if o.conclusion.startswith(start)]
         if labels:
-            parts.append(words.format(listed(labels)))
+            parts.append(words.format(listed(labels, conjunction)))
     sentence = "; ".join(parts) + "."
     return sentence[0].upper() + sentence[1:]
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from rich.console import Console
 
 from model.ctc import shortest_alignment
@@ -70,12 +72,8 @@ def inspect(folder: Path) -> Corpus:
     and where too much of it cannot be used.
     """
     found = recognise(folder)
-    kind = CORPORA[found.kind]
-    settings = {
-        name: Path(value) if isinstance(value, str) else tuple(map(_value(found.kind), value))
-        for name, value in found.settings.items()
-    }
-    corpus = kind(folder=found.folder, **settings)
+    kind: Any = CORPORA[found.kind]
+    corpus = TypeAdapter(kind).validate_python({"folder": found.folder, **found.settings})
     splits = summarise(corpus.read(Path()), shortest=WINDOW)
     bad = [sentence for split in splits for sentence in split.bad]
     total = sum(len(split.usable) for split in splits) + len(bad)
@@ -95,10 +93,6 @@ def inspect(folder: Path) -> Corpus:
         )
         raise InputError([f"{folder}: {what}", *bad[:10]])
     return Corpus(found=found, splits=splits, unusable=unusable)
-
-
-def _value(kind: str) -> type:
-    return str if kind == "librispeech" else Path
 
 
 def tokens(corpus: Corpus) -> tuple[str, str]:

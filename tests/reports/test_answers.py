@@ -184,8 +184,12 @@ def test_values_are_listed_as_people_do() -> None:
     assert listed([1, 2, 4]) == "1, 2 and 4"
 
 
-def test_answers_json_holds_what_the_page_says(storage: str, tmp_path: Path) -> None:
-    files = reports.write(storage, "planted", tmp_path)
+@pytest.fixture(scope="module")
+def files(storage: str, tmp_path_factory: pytest.TempPathFactory) -> reports.ReportFiles:
+    return reports.write(storage, "planted", tmp_path_factory.mktemp("report"))
+
+
+def test_answers_json_holds_what_the_page_says(files: reports.ReportFiles) -> None:
     answers = json.loads(files.answers_json.read_text())
     page = files.html.read_text()
     assert [question["name"] for question in answers["questions"]] == list(SIX)
@@ -196,9 +200,9 @@ def test_answers_json_holds_what_the_page_says(storage: str, tmp_path: Path) -> 
         assert question["headline"].endswith(f"({question['verdict']})")
 
 
-def test_answers_json_is_as_its_schema_says(storage: str, tmp_path: Path) -> None:
+def test_answers_json_is_as_its_schema_says(files: reports.ReportFiles) -> None:
     """The schema asks for every key, of the right type, and the file has no other."""
-    text = reports.write(storage, "planted", tmp_path).answers_json.read_text()
+    text = files.answers_json.read_text()
     read = TypeAdapter(Answers).validate_json(text, strict=True)
     assert json.loads(as_json(read)) == json.loads(text)
     described = json.loads(schema())

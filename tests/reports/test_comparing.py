@@ -65,12 +65,14 @@ def test_a_study_without_trials_leaves_everything_open(records: list[StudyRecord
     assert "too few" in ranks_data(pair)[0].sentence
 
 
-def test_what_differs_in_the_configurations_is_named(records: list[StudyRecord]) -> None:
-    one, again = records[:2]
-    other = again.config | {"refine": again.config["refine"] | {"trials": 7}, "launcher": "far"}
-    pair = compared([one, replace(again, config=other)])
+def test_what_differs_in_the_configurations_is_named(studies: tuple[Compared, ...]) -> None:
+    one, again = studies[:2]
+    config = again.record.config
+    other = config | {"refine": config["refine"] | {"trials": 7}, "launcher": "far"}
+    pair = [one, replace(again, record=replace(again.record, config=other))]
     assert differences_data(pair) == (("refine.trials", ("0", "7")), ("seed", ("0", "1")))
-    assert dict(differences_data(compared([one, replace(again, config={})])))["seed"] == ("0", "–")
+    pair = [one, replace(again, record=replace(again.record, config={}))]
+    assert dict(differences_data(pair))["seed"] == ("0", "–")
 
 
 def test_two_studies_of_one_name_are_told_apart(records: list[StudyRecord]) -> None:

@@ -79,7 +79,12 @@ def test_a_clear_difference_is_shown_and_none_where_there_is_none(tmp_path: Path
     for trial, rate in rates.items():
         _write(tmp_path, trial, rate)
     finals = [_finalist("a", 1, 2), _finalist("b", 3, 4), _finalist("c", 5, 6)]
-    winner, alike, worse = comparison_data(finals, tmp_path).opponents
+    found = comparison_data(finals, tmp_path)
+    assert found.verdict == (
+        "A is better than c on test; that a is better than b is not shown: "
+        "12 test speakers and 2 seeds leave room for chance."
+    )
+    winner, alike, worse = found.opponents
     assert winner.wer.value == pytest.approx(0.1, abs=0.02)
     assert "no difference shown" in alike.conclusion
     assert worse.conclusion == "worse than the winner"

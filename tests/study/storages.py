@@ -52,7 +52,8 @@ def storage_of(kind: str, folder: Path, request: pytest.FixtureRequest) -> Itera
 def together(count: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:
     """What a function returns in each of several processes, which begin in the same moment."""
     context = multiprocessing.get_context("forkserver")  # imports once, and forks no threads
-    context.set_forkserver_preload(["study.storage", "psycopg", "grpc"])
+    users = ["tests.study.test_leases", "tests.study.test_storage"]
+    context.set_forkserver_preload(["study.storage", "psycopg", "grpc", *users])
     barrier = context.Barrier(count)
     results = context.SimpleQueue()
     processes = [

@@ -145,7 +145,8 @@ def test_splits_may_be_called_otherwise(
     (folder / old).rename(folder / new)
     assert recognise(folder).settings == {key: new}
     _write(folder, tmp_path / "mine.yaml")
-    assert str(getattr(load(tmp_path / "mine.yaml").corpus, key)) == new
+    read = getattr(load(tmp_path / "mine.yaml").corpus, key)
+    assert read in (Path(new), (Path(new),))  # a manifest may have several
 
 
 def test_the_folder_may_be_the_one_above_or_librispeech_itself(tmp_path: Path) -> None:
