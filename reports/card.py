@@ -175,6 +175,9 @@ def summary(verdicts: Sequence[Verdict]) -> str:
     asked = len(verdicts) - counts["not asked"]
     if asked == 0:
         return ""
+    if all(verdict.recommended is None for verdict in verdicts):
+        reason = next(v.reason for v in verdicts if v.verdict != "not asked")
+        return f"No question can be answered yet. {reason}"
     if counts["undecided"] == asked:
         which = "the question is" if asked == 1 else f"all {asked} questions are"
         return f"So far {which} undecided: the values below are a best guess, not a finding."

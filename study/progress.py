@@ -235,10 +235,10 @@ def step(watch: Watch) -> None:
     """Read the storage and tell what is new."""
     searching = not search_is_over(watch.trials)
     watch.refresh()
+    for line in watch.lines():
+        watch.console.print(line, highlight=False, soft_wrap=True)
     if searching and search_is_over(watch.trials) and watch.config.finalist_trials:
         watch.console.print(
             "The search is done. Its finalists are trained again, with fresh seeds.",
             highlight=False,
         )
-    for line in watch.lines():
-        watch.console.print(line, highlight=False, soft_wrap=True)

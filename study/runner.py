@@ -129,7 +129,8 @@ def describe_dataset(dataset: Dataset) -> list[str]:
     lines = []
     for name in SPLITS:
         summary = dataset.splits[name].summary()
-        speakers = f", {summary['speakers']} speakers" if summary["speakers"] else ""
+        count = summary["speakers"]
+        speakers = f", {count} speaker{'s' * (count != 1)}" if count else ""
         amount = duration_in_words(summary["hours"] * 3600)
         lines.append(
             f"{name:5}  {summary['utterances']:>6} utterances, {amount} of speech, "

@@ -53,7 +53,7 @@ def begun(config: StudyConfig) -> StudyConfig:
     if not config.begun:
         raise InputError(
             f"the study '{config.name}' has not begun: there is no {config.folder}; "
-            f"{program()} run begins it"
+            f"{program()} run FILE begins it"
         )
     return config
 
@@ -66,7 +66,7 @@ def open_begun(config: StudyConfig) -> optuna.Study:
     if "config" not in study.user_attrs:
         raise InputError(
             f"the study '{config.name}' has not begun: its storage has none of that name; "
-            f"{program()} run begins it"
+            f"{program()} run FILE begins it"
         )
     return study
 

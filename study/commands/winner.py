@@ -61,7 +61,7 @@ def transcribe(
         winner.winner(config, opened) if trial is None else winner.trained(config, opened, trial)
     )
     recordings = transcribing.look(audio, shortest=shortest(chosen.features))
-    say(f"{chosen.label} of the study '{config.name}', {chosen.wer:.1%} WER on dev")
+    say(chosen.introduction)
     for note in transcribing.notes(recordings, chosen.features.sample_rate):
         say(note)
     transcribing.transcribe(
@@ -133,7 +133,5 @@ def export_to_espnet(
     chosen = winner.winner(config, study) if trial is None else winner.trained(config, study, trial)
     folder = to or config.folder / "espnet" / f"trial-{chosen.trial}"
     export_espnet(expressible(config, study, chosen), folder)
-    console().print(
-        f"{chosen.label} of the study '{config.name}', {chosen.wer:.1%} WER on dev", highlight=False
-    )
+    console().print(chosen.introduction, highlight=False, soft_wrap=True)
     console().print(f"ESPnet   {folder}", highlight=False, soft_wrap=True)

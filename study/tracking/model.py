@@ -185,8 +185,11 @@ def serving(experiment: Experiment, uri: str) -> list[str]:
     return [
         f"export MLFLOW_TRACKING_URI={redact(experiment.tracking_uri)}",
         f"mlflow models serve -m {uri} --env-manager local --port 5001",
-        "curl http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' \\",
-        """  -d '{"dataframe_records": [{"audio": "'$(base64 -w0 a.wav)'"}]}'""",
+        # Through a pipe: an argument has room for three seconds of speech.
+        """(printf '{"dataframe_records": [{"audio": "'; base64 < a.wav | tr -d '\\n'; """
+        """printf '"}]}') | \\""",
+        "  curl http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' "
+        "--data-binary @-",
     ]
 
 

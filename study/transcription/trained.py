@@ -40,7 +40,7 @@ class Trained:
     trial: int
     """The number of the trial that trained it."""
     label: str
-    """`trial 12`, `predicted best`, or the anchor's name."""
+    """`trial 12`; where it repeats a configuration, that as well."""
     wer: float
     """Its word error rate on dev, greedy; a fraction."""
     test_wer: float | None
@@ -56,6 +56,12 @@ class Trained:
     """Its weights, the normalisation of features included: a state dict of `Recogniser`."""
     tokens: Path
     """The folder of its tokenizer."""
+
+    @property
+    def introduction(self) -> str:
+        """Which network it is and how good, in a line."""
+        test = "" if self.test_wer is None else f", {self.test_wer:.1%} on test"
+        return f"{self.label}, of the study '{self.study}': {self.wer:.1%} WER on dev{test}"
 
 
 @dataclass(frozen=True, kw_only=True)

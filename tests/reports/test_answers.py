@@ -174,7 +174,12 @@ def test_the_verdicts_are_summed_up(answered: dict[str, Verdict]) -> None:
     assert summary(found) == (
         "Of the 5 questions: 2 decided, 1 leaning, 1 undecided, 1 at the edge."
     )
+    found[4] = replace(found[4], recommended=None)
     assert summary([found[4]]) == ""
+    unknown = replace(found[2], recommended=None, reason="It takes 7 trials, there is 1.")
+    assert summary([found[4], unknown]) == (
+        "No question can be answered yet. It takes 7 trials, there is 1."
+    )
     assert summary([found[2]]).startswith("So far the question is undecided: ")
     assert summary([found[2]] * 6).startswith("So far all 6 questions are undecided: ")
 

@@ -166,7 +166,7 @@ def test_the_console_script_is_the_same_and_speaks_of_itself() -> None:
     assert "python -m" not in help_
     result = _script("status", "tests/tiny_study.yaml", "-o", "runs=none")
     assert result.returncode == 2
-    assert "conformer-study run begins it" in result.stderr
+    assert "conformer-study run FILE begins it" in result.stderr
 
 
 def test_shells_complete_the_console_script() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -105,7 +106,11 @@ def test_before_finalists_it_is_the_trial_with_the_lowest_wer(
     lowest = min(study.trials, key=lambda trial: (trial.value, trial.number))
     found = winner(without_finalists, study)
     assert (found.trial, found.wer) == (lowest.number, lowest.value)
-    assert found.label == lowest.user_attrs.get("anchor", f"trial {lowest.number}")
+    anchor = lowest.user_attrs.get("anchor")
+    assert found.label == f"trial {lowest.number}" + (f", the anchor {anchor}" if anchor else "")
+    assert found.introduction == (
+        f"{found.label}, of the study 'tiny': {lowest.value:.1%} WER on dev"
+    )
     assert found.test_wer is None
 
 
@@ -115,7 +120,9 @@ def test_among_finalists_it_is_the_best_seed(config: StudyConfig) -> None:
     assert [trial.user_attrs["finalist"] for trial in finalists] == ["small", "small"]
     best = min(finalists, key=lambda trial: (trial.value, trial.number))
     found = winner(config, study)
-    assert (found.trial, found.wer, found.label) == (best.number, best.value, "small")
+    assert (found.trial, found.wer) == (best.number, best.value)
+    assert found.label == f"trial {best.number}, a training of small"
+    assert found.introduction.endswith(f" on dev, {best.user_attrs['test_wer']:.1%} on test")
     assert found.test_wer == best.user_attrs["test_wer"]
 
 
@@ -134,3 +141,13 @@ def test_it_recognises_what_it_recognised_in_the_study(
     assert [h.hypothesis for h in recognition.hypotheses] == [
         json.loads(line)["hypothesis"] for line in kept
     ]
+
+
+def test_its_wer_is_that_of_all_of_dev(tmp_path: Path) -> None:
+    config = small_config(tmp_path, "training.dev_share=0.5", "finalists.anchors=false")
+    train(config)
+    study = open_study(config)
+    (trial,) = study.trials
+    heard = [evaluation["utterances"] for evaluation in trial.user_attrs["evaluations"]]
+    assert heard[0] < heard[-1]
+    assert winner(config, study).wer == trial.value == trial.intermediate_values[len(heard)]
