@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 NAMED = len(LINES)
 """How many of the best results are highlighted."""
 
+DRAWN = 500
+"""How many curves of a kind are drawn at most, the best few aside: more are one grey patch."""
+
 _MEASURES = {"wer": ("dev WER, %", "WER"), "dev_loss": ("dev loss per token", "Dev loss")}
 
 
@@ -65,10 +68,9 @@ def curves_data(record: StudyRecord, measure: str) -> CurveData:
     ).reset_index(drop=True)
     ranked = record.results.sort_values(["wer", "number"])["number"].head(NAMED)
     roles = {int(trial): str(place + 1) for place, trial in enumerate(ranked)}
-    outcomes = record.trials.set_index("number")["outcome"]
-    data["role"] = [
-        roles.get(trial) or _role_of(str(outcomes.loc[trial])) for trial in data["number"]
-    ]
+    for trial, outcome in zip(record.trials["number"], record.trials["outcome"], strict=True):
+        roles.setdefault(int(trial), _role_of(str(outcome)))
+    data["role"] = data["number"].map(roles)
     values = data["y"]
     return CurveData(
         measure=measure,
@@ -84,13 +86,18 @@ def _role_of(outcome: str) -> str:
     return "other" if outcome in ("finished", "running") else "failed"
 
 
-def heard(record: StudyRecord) -> str:
-    """Say in a sentence that early evaluations recognised a part of dev; empty if all had all."""
+def notes(record: StudyRecord) -> str:
+    """Say what the curves leave out: utterances of early evaluations, curves of many trials."""
+    said = []
     counts = record.curves["utterances"].dropna()
-    if counts.nunique() < 2:
-        return ""
-    least, most = int(counts.min()), int(counts.max())
-    return f"Evaluations before the last recognised {least} of the {most} utterances of dev."
+    if counts.nunique() > 1:
+        said.append(
+            f"Evaluations before the last recognised {int(counts.min())} of the "
+            f"{int(counts.max())} utterances of dev."
+        )
+    if record.trials["outcome"].map(_role_of).value_counts().max() > DRAWN:
+        said.append(f"Of each kind of trials at most {DRAWN} are drawn, evenly chosen.")
+    return " ".join(said)
 
 
 def falls_data(record: StudyRecord, evaluations: int) -> pd.DataFrame:
@@ -134,7 +141,10 @@ def plot_curves(axes: Axes, data: CurveData) -> None:
         rows = data.curves[data.curves["role"] == role]
         if rows.empty:
             continue
-        lines = [line[["x", "y"]].to_numpy() for _, line in rows.groupby("number", sort=False)]
+        # The points of a trial stand together: cut where another begins.
+        ends = np.flatnonzero(np.diff(rows["number"])) + 1
+        lines = np.split(rows[["x", "y"]].to_numpy(), ends)
+        lines = lines[:: -(-len(lines) // DRAWN)]
         style = {"color": colour, "alpha": alpha, "zorder": zorder}
         axes.add_collection(LineCollection(lines, linestyles=[dashes], linewidths=width, **style))
         single = np.array([line[0] for line in lines if len(line) == 1]).reshape(-1, 2)

@@ -25,7 +25,7 @@ from reports.card import MARKS, MEANINGS, card_data, summary, unlike
 from reports.checks import checks_data
 from reports.comparison import comparison_data, comparison_panels, told
 from reports.cost import cost_panels
-from reports.curves import curve_panels, heard
+from reports.curves import curve_panels, notes
 from reports.effects import effect_panels
 from reports.equal_size import equal_size_data, equal_size_panels
 from reports.importance import FEWEST, RELIABLE, RESAMPLES, importance_data, importance_panels
@@ -122,7 +122,7 @@ def write_report(
         "fewest": FEWEST,
         "reliable": RELIABLE,
         "resamples": RESAMPLES,
-        "heard": heard(record),
+        "curve_notes": notes(record),
         "figures": figures,
         "devices": sorted(set(record.results["device"].dropna())),
         **_trials(record),

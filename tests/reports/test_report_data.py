@@ -9,11 +9,12 @@ from dataclasses import replace
 
 import jiwer
 import numpy as np
+import pandas as pd
 import pytest
 
 from reports.answer import answer_data
 from reports.cost import COSTS, cost_data, cost_panels, stopped_data
-from reports.curves import curves_data, heard
+from reports.curves import curves_data, notes
 from reports.effects import effects_data, wer_limits
 from reports.importance import importance_data
 from reports.isolation import isolation_data, isolation_panels
@@ -216,12 +217,14 @@ def test_curves(simulate: Simulate) -> None:
 
 def test_evaluations_of_a_part_of_dev_are_said_to_be(simulate: Simulate) -> None:
     record = record_of(simulate(explore=4))
-    assert heard(record) == ""
+    assert notes(record) == ""
     last = record.curves["evaluation"] == 8
     curves = record.curves.assign(utterances=np.where(last, 300.0, 99.0))
-    assert heard(replace(record, curves=curves)) == (
+    assert notes(replace(record, curves=curves)) == (
         "Evaluations before the last recognised 99 of the 300 utterances of dev."
     )
+    many = replace(record, trials=pd.concat([record.trials] * 200))
+    assert notes(many) == "Of each kind of trials at most 500 are drawn, evenly chosen."
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def test_a_value_seen_once_is_no_answer(empty_study: SimulatedStudy) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_ten_thousand_trials_take_less_than_a_minute(tmp_path: Path) -> None:
-    """In seconds of the processor, of which two cores have at least one a second."""
+    """On two cores that have nothing else to do."""
     rng = random.Random(0)
     study = optuna.create_study(storage=optuna.storages.InMemoryStorage(), study_name="many")
     study.set_user_attr("config", config())
@@ -162,9 +162,9 @@ def test_ten_thousand_trials_take_less_than_a_minute(tmp_path: Path) -> None:
             for i in range(10_000)
         ]
     )
-    started = time.process_time()
+    started = time.perf_counter()
     files = reports.write(study._storage, "many", tmp_path)
-    took = time.process_time() - started
+    took = time.perf_counter() - started
     assert len(pd.read_csv(files.trials_csv)) == 10_000
     assert took < 60
 
