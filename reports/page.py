@@ -366,7 +366,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    for name in ("percent", "number", "count", "duration", "points", "counted", "chance"):
+    for name in ("percent", "number", "count", "duration", "points", "counted", "p_value"):
         environment.filters[name] = getattr(wording, name)
     environment.filters["cell"] = _cell
     environment.filters["told"] = told

@@ -74,8 +74,8 @@ def hours(value: Any) -> str:
     return f"{value:,.1f} h" if value >= 1 else f"{60 * value:.1f} min"
 
 
-def chance(p: Any) -> str:
-    """Write a p value with three decimals; below the last of them as such, never as zero."""
+def p_value(p: Any) -> str:
+    """Return a p value with three decimals; below the last of them as such, never as zero."""
     if _absent(p):
         return MISSING
     return "< 0.001" if p < 0.001 else f"{p:.3f}"

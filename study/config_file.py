@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from study.config import SEARCHABLE, StudyConfig, faults, known_keys
+from study.config import SEARCHABLE, StudyConfig, known_keys
+from study.config_faults import faults
 from study.errors import InputError, nearest
 from study.tracking.address import redact
 

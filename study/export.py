@@ -85,12 +85,8 @@ def expressible(config: StudyConfig, study: optuna.Study, chosen: Trained) -> Tr
             remedy += f"--trial {other.trial}"
             break
     raise InputError(
-        [f"{_subject(chosen)} cannot be exported to ESPnet: {fault}" for fault in faults] + [remedy]
+        [f"{chosen.label} cannot be exported to ESPnet: {fault}" for fault in faults] + [remedy]
     )
-
-
-def _subject(chosen: Trained) -> str:
-    return f"{chosen.label}," if "," in chosen.label else chosen.label
 
 
 def export_espnet(chosen: Trained, folder: Path) -> None:
@@ -106,7 +102,7 @@ def export_espnet(chosen: Trained, folder: Path) -> None:
             chosen.network, ready.recogniser.state_dict(), tokens=ready.tokenizer.names
         )
     except ValueError as error:
-        raise InputError(f"{_subject(chosen)} cannot be exported to ESPnet: {error}") from None
+        raise InputError(f"{chosen.label} cannot be exported to ESPnet: {error}") from None
     log_mel = LogMel(chosen.features)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:

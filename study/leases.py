@@ -8,7 +8,7 @@ which the storage was away, or the watcher asleep, does not count. A worker whos
 on the watcher's own machine is known to be gone at once.
 
 This works alike on every storage: it needs attributes, and a change from WAITING to RUNNING that
-one process alone can make (`study.connection`).
+one process alone can make (`study.databases`, `study.journal`).
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import reports
 from study import finalists, provenance
 from study.config import StudyConfig
 from study.config_file import dump
-from study.connection import check_url, without_waiting
+from study.connection import check_url
 from study.crew import Crew
 from study.crew import size as crew_size
 from study.data.corpus import SPLITS
@@ -27,6 +27,7 @@ from study.files import write_atomically
 from study.invocation import command
 from study.launchers.worker import study_file
 from study.leases import Watcher
+from study.patience import without_waiting
 from study.progress import Watch, duration_in_words, shown, step
 from study.storage import create_study
 from study.tracking import parent, sync

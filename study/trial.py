@@ -32,11 +32,12 @@ from optuna.trial import TrialState
 
 from study import finalists
 from study.config import StudyConfig
-from study.connection import record, without_waiting
+from study.connection import record
 from study.data.dataset import Dataset
 from study.errors import Unavailable
 from study.files import Unwritable, clear_unfinished, write_atomically
 from study.leases import Lease, hand_back, take
+from study.patience import without_waiting
 from study.pruner import is_paused, is_rung, queue
 from study.sampler import CONSTRAINT, derived_seed
 from study.space import Number

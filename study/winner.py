@@ -96,8 +96,8 @@ def _label(trial: FrozenTrial) -> str:
     """A trial and what it stands for: the best seed of a finalist is not the trial it repeats."""
     finalist, anchor = (trial.user_attrs.get(name) for name in ("finalist", "anchor"))
     if finalist:
-        return f"trial {trial.number}, a training of {finalist}"
-    return f"trial {trial.number}, the anchor {anchor}" if anchor else f"trial {trial.number}"
+        return f"trial {trial.number} (a training of {finalist})"
+    return f"trial {trial.number} (the anchor {anchor})" if anchor else f"trial {trial.number}"
 
 
 def _longest(study: optuna.Study) -> float:

@@ -19,11 +19,12 @@ import torch
 
 from study import joining
 from study.config import StudyConfig
-from study.connection import PATIENCE, open_storage
+from study.connection import open_storage
 from study.data.dataset import Dataset, prepare
 from study.errors import InputError
 from study.files import Unwritable
 from study.leases import Watcher, claim, hand_back
+from study.patience import PATIENCE
 from study.provenance import code_fingerprint
 from study.stopping import STOPPED, StopRequest
 from study.storage import FINALIST, open_study

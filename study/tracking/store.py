@@ -159,23 +159,10 @@ def connect(uri: str) -> MlflowClient:
 
     client = MlflowClient(tracking_uri=uri)
     if database is not None:
-        import sqlalchemy.event
+        from study.sqlite import skip_flush
 
-        engine = client._tracking_client.store.engine
-        if not sqlalchemy.event.contains(engine, "connect", _without_flush):
-            sqlalchemy.event.listen(engine, "connect", _without_flush)
-            engine.dispose()  # what is connected already would go on flushing
+        skip_flush(client._tracking_client.store.engine)
     return client
-
-
-def _without_flush(connection: Any, record: object) -> None:
-    """Do not wait for the disk at each change, where SQLite's log makes that safe.
-
-    A power failure can take the last changes back, never half of one: `sync` delivers them again.
-    """
-    del record
-    if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
-        connection.execute("PRAGMA synchronous=NORMAL")
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from study.training.arrangement import Arrangement
 from study.training.compute import plainly
 from study.training.config import TrainingConfig
 from study.training.determinism import deterministic
-from study.training.evaluation import recognise, write_hypotheses
+from study.training.evaluation import Recognition, recognise, write_hypotheses
 from study.training.memory import NetworkTooLarge, shortage
 from study.training.optimiser import Optimiser
 from study.training.result import Evaluation, deciding
@@ -132,10 +132,11 @@ def _attempt(
         return
 
     batches = Batches(dataset.splits["train"], training.batch_seconds)
-    dev = [
+    dev = dataset.splits["dev"]
+    early, whole = (
         Batches(split, evaluation_seconds(training))
-        for split in (dataset.splits["dev"].sample(training.dev_share), dataset.splits["dev"])
-    ]
+        for split in (dev.sample(training.dev_share), dev)
+    )
     steps = total_steps(network, training, dataset, batches)
     if micro_batches > progress.micro_batches:
         progress.micro_batches, progress.execution = micro_batches, None
@@ -180,26 +181,18 @@ def _attempt(
         progress.train_seconds = before + time.perf_counter() - started
 
         started = time.perf_counter()
-        heard = dev[number == training.evaluations]
+        heard = whole if number == training.evaluations else early
         with plainly():
             recognition = recognise(
                 recogniser, heard, dataset.tokenizer, device, before=stop_if_asked
             )
-        ctc = recognition.ctc_word_errors
-        evaluation = Evaluation(
-            evaluation=number,
-            step=progress.step,
+        evaluation = _evaluation(
+            number,
+            progress,
+            recognition,
             epoch=progress.step / len(batches),
-            train_loss=sum(progress.losses) / len(progress.losses),
-            dev_loss=recognition.loss,
-            wer=recognition.word_errors.rate,
-            ctc_wer=None if ctc is None else ctc.rate,
-            cer=recognition.character_errors.rate,
             learning_rate=stepper.learning_rate(progress.step - 1),
-            real_time_factor=recognition.real_time_factor,
-            train_seconds=progress.train_seconds,
-            evaluate_seconds=time.perf_counter() - started,
-            utterances=len(heard.split),
+            seconds=time.perf_counter() - started,
         )
         progress.evaluations.append(asdict(evaluation))
         progress.losses.clear()
@@ -208,6 +201,34 @@ def _attempt(
             weights.write(folder / "best.pt", recogniser.state_dict())
         checkpoint.save(file, identity, progress, recogniser, optimiser)
         yield evaluation
+
+
+def _evaluation(
+    number: int,
+    progress: checkpoint.Progress,
+    recognition: Recognition,
+    *,
+    epoch: float,
+    learning_rate: float,
+    seconds: float,
+) -> Evaluation:
+    """What was recognised, and where the training stands."""
+    ctc = recognition.ctc_word_errors
+    return Evaluation(
+        evaluation=number,
+        step=progress.step,
+        epoch=epoch,
+        train_loss=sum(progress.losses) / len(progress.losses),
+        dev_loss=recognition.loss,
+        wer=recognition.word_errors.rate,
+        ctc_wer=None if ctc is None else ctc.rate,
+        cer=recognition.character_errors.rate,
+        learning_rate=learning_rate,
+        real_time_factor=recognition.real_time_factor,
+        train_seconds=progress.train_seconds,
+        evaluate_seconds=seconds,
+        utterances=len(recognition.hypotheses),
+    )
 
 
 def _made(

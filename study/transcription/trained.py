@@ -61,7 +61,7 @@ class Trained:
     def introduction(self) -> str:
         """Which network it is and how good, in a line."""
         test = "" if self.test_wer is None else f", {self.test_wer:.1%} on test"
-        return f"{self.label}, of the study '{self.study}': {self.wer:.1%} WER on dev{test}"
+        return f"{self.label} of the study '{self.study}': {self.wer:.1%} WER on dev{test}"
 
 
 @dataclass(frozen=True, kw_only=True)

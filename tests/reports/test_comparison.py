@@ -12,7 +12,7 @@ import pytest
 from reports.comparison import comparison_data
 from reports.finals import FinalistResult
 from reports.questions import SIX
-from reports.wording import chance
+from reports.wording import p_value
 
 
 def _finalist(label: str, *trials: int, dev: float = 0.1) -> FinalistResult:
@@ -101,4 +101,4 @@ def test_a_clear_difference_is_shown_and_none_where_there_is_none(tmp_path: Path
     [(None, "–"), (0.0, "< 0.001"), (0.00099, "< 0.001"), (0.001, "0.001"), (1, "1.000")],
 )
 def test_no_p_value_is_zero(p: float | None, words: str) -> None:
-    assert chance(p) == words
+    assert p_value(p) == words

@@ -16,11 +16,12 @@ import pytest
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from study import connection
+from study import connection, databases, journal, patience
 from study.config_file import dump, load
-from study.connection import expand, open_storage, record, without_waiting
+from study.connection import expand, open_storage, record
 from study.errors import InputError, Unavailable
 from study.leases import claim
+from study.patience import without_waiting
 from study.storage import create_study, open_study
 from tests import postgres
 from tests.study.storages import ATTRIBUTES, KINDS, TINY, storage_of, tiny
@@ -179,7 +180,7 @@ def test_a_database_that_is_restarted_is_waited_for(
 def test_patience_ends_in_a_sentence(
     tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "PATIENCE", 0.5)
+    monkeypatch.setattr(patience, "PATIENCE", 0.5)
     with storage_of("postgresql", tmp_path, request) as url:
         server: postgres.Server = request.getfixturevalue("postgresql")
         study = create_study(tiny(tmp_path, f"storage={url}", f"name={tmp_path.name}"), ATTRIBUTES)
@@ -199,7 +200,7 @@ def test_an_answer_that_was_lost_on_its_way_counts(
     """The result was recorded, and the connection broke before it was confirmed."""
     config = tiny(tmp_path)
     create_study(config, ATTRIBUTES)
-    change = connection._Database.set_trial_state_values
+    change = databases.Database.set_trial_state_values
     broken = iter([True])
 
     def breaking(self: Any, trial_id: int, state: TrialState, values: Any = None) -> bool:
@@ -208,7 +209,7 @@ def test_an_answer_that_was_lost_on_its_way_counts(
             raise ConnectionResetError("gone")
         return done
 
-    monkeypatch.setattr(connection._Database, "set_trial_state_values", breaking)
+    monkeypatch.setattr(databases.Database, "set_trial_state_values", breaking)
     study = open_study(config)
     trial = claim(study)
     assert trial is not None
@@ -219,7 +220,7 @@ def test_an_answer_that_was_lost_on_its_way_counts(
 def test_a_locked_sqlite_file_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(connection, "_SQLITE_LOCKED", 0.2)
+    monkeypatch.setattr(databases, "LOCKED", 0.2)
     config = tiny(tmp_path)
     study = create_study(config, ATTRIBUTES)
     other = sqlite3.connect(config.folder / "study.db", check_same_thread=False)
@@ -269,7 +270,7 @@ def test_a_journal_that_is_damaged_in_its_middle_is_refused(tmp_path: Path) -> N
 def test_the_lock_of_a_worker_that_was_killed_is_released(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "_JOURNAL_LOCKED", 3)
+    monkeypatch.setattr(journal, "LOCKED", 3)
     config = tiny(tmp_path, "storage=journal")
     create_study(config, ATTRIBUTES)
     (config.folder / "study.journal.lock").touch()

@@ -80,7 +80,7 @@ def test_what_espnet_cannot_express_is_told(
 ) -> None:
     chosen = _chosen(config)
     other = replace(chosen, network=replace(chosen.network, **network))
-    with pytest.raises(InputError, match=f"small, cannot be exported to ESPnet: {fault}"):
+    with pytest.raises(InputError, match=f"small\\) cannot be exported to ESPnet: {fault}"):
         expressible(config, open_study(config), other)
 
 
@@ -89,7 +89,7 @@ def test_the_best_trial_that_espnet_can_express_is_named(with_pieces: StudyConfi
     with pytest.raises(InputError) as error:
         expressible(with_pieces, study, trained(with_pieces, study, 1))
     assert error.value.faults[0] == (
-        "trial 1, the anchor wider, cannot be exported to ESPnet: decoder_dim 16 differs from "
+        "trial 1 (the anchor wider) cannot be exported to ESPnet: decoder_dim 16 differs from "
         "encoder_dim 8, and ESPnet's decoder is as wide as its encoder"
     )
     assert "the best that can be is trial 0, " in error.value.faults[1]
@@ -126,7 +126,7 @@ def test_a_study_without_a_winner_has_nothing_to_export(tmp_path: Path) -> None:
 def test_the_command_says_what_it_wrote_and_where(config: StudyConfig, tmp_path: Path) -> None:
     result = _command(config, tmp_path, "--to", str(tmp_path / "out"))
     assert result.exit_code == 0, result.output
-    assert "a training of small, of the study 'tiny': " in result.output
+    assert "(a training of small) of the study 'tiny': " in result.output
     assert f"ESPnet   {tmp_path / 'out'}" in result.output
     names = {file.name for file in (tmp_path / "out").iterdir()}
     assert names == {

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from study.connection import _Database
+from study.databases import Database
 from tests.reports.planted_study import Formula, conduct, planted_config
 from tests.reports.test_answers import SURFACE
 from tests.speech import write_corpus
@@ -68,7 +68,7 @@ def test_what_a_trial_asks_of_its_storage_is_bounded(
     for name in ("_set_trial_param", "set_trial_state_values", "set_trial_intermediate_value",
                  "set_trial_user_attr", "set_trial_system_attr", "record", "_get_trials",
                  "get_trial"):  # fmt: skip
-        original = getattr(_Database, name)
+        original = getattr(Database, name)
 
         def counted(
             *arguments: Any, _name: str = name, _original: Any = original, **named: Any
@@ -76,7 +76,7 @@ def test_what_a_trial_asks_of_its_storage_is_bounded(
             counts["reads" if "get" in _name else "writes"] += 1
             return _original(*arguments, **named)
 
-        monkeypatch.setattr(_Database, name, counted)
+        monkeypatch.setattr(Database, name, counted)
     conduct(config, Formula(SURFACE, 0.004))
     trials = 8
     # 7 parameters, 4 evaluations, 3 changes of state and constraint, and 3 collections of facts.

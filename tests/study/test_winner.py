@@ -107,9 +107,9 @@ def test_before_finalists_it_is_the_trial_with_the_lowest_wer(
     found = winner(without_finalists, study)
     assert (found.trial, found.wer) == (lowest.number, lowest.value)
     anchor = lowest.user_attrs.get("anchor")
-    assert found.label == f"trial {lowest.number}" + (f", the anchor {anchor}" if anchor else "")
+    assert found.label == f"trial {lowest.number}" + (f" (the anchor {anchor})" if anchor else "")
     assert found.introduction == (
-        f"{found.label}, of the study 'tiny': {lowest.value:.1%} WER on dev"
+        f"{found.label} of the study 'tiny': {lowest.value:.1%} WER on dev"
     )
     assert found.test_wer is None
 
@@ -121,7 +121,7 @@ def test_among_finalists_it_is_the_best_seed(config: StudyConfig) -> None:
     best = min(finalists, key=lambda trial: (trial.value, trial.number))
     found = winner(config, study)
     assert (found.trial, found.wer) == (best.number, best.value)
-    assert found.label == f"trial {best.number}, a training of small"
+    assert found.label == f"trial {best.number} (a training of small)"
     assert found.introduction.endswith(f" on dev, {best.user_attrs['test_wer']:.1%} on test")
     assert found.test_wer == best.user_attrs["test_wer"]
 

@@ -1,0 +1,166 @@
+"""What is wrong between the parts of a study.yaml whose every value is right by itself.
+
+    for path, sentence in faults(config, given):
+        print(f"{path}: {sentence}")
+
+`study.config_file` adds the line of the file. Nothing here imports torch, Optuna or MLflow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from itertools import product
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from model.config import SHAPE, NetworkConfig, conflicts, decoding_conflicts, unread
+from study.anchors import ANCHORS
+from study.config import JOURNAL_WORKERS, SEARCHABLE, StudyConfig, holds_password
+from study.errors import nearest
+from study.space import Dimension, SearchRange
+from study.training.config import TrainingConfig
+
+
+def faults(config: StudyConfig, given: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is wrong between the parts of a study: pairs of a dotted path and a sentence.
+
+    `given` is what stands in the file, to tell what was chosen from what was left at its default.
+    """
+    if holds_password(config.storage):
+        yield (
+            "storage",
+            "holds a password, which all could read: write ${STUDY_DB_PASSWORD} in its place, and "
+            "set that variable in the environment",
+        )
+    if config.storage == "auto" and (config.launcher.workers or 1) > JOURNAL_WORKERS:
+        yield (
+            "storage",
+            f"{config.launcher.workers} workers are more than a file bears ({JOURNAL_WORKERS}): "
+            "give the URL of a database, such as postgresql+psycopg://user@host/name",
+        )
+    launcher = config.launcher
+    if launcher.kind == "inline" and (launcher.workers or 1) > 1:
+        yield "launcher.workers", "one process runs one worker: set it to 1, or launcher.kind=local"
+    if launcher.kind in ("ray", "slurm") and launcher.workers is None:
+        yield "launcher.workers", f"is missing: say how many workers {launcher.kind} should start"
+    broken = False
+    for name, searched in config.search.items():
+        for fault in _range_faults(name, searched, config):
+            broken = True
+            yield f"search.{name}", fault
+    for place, fault in _anchor_faults(config):
+        broken = True
+        yield place, fault
+    if broken:
+        return
+    yield from _combination_faults(config)
+    yield from _baseline_faults(config, given)
+    yield from _decoding_faults(config)
+    if config.trials == 0:
+        yield "explore.trials", "the study has no trials: give explore, refine or anchors some"
+    if config.tokens.kind == "bpe" and config.tokens.size is None:
+        yield "tokens.size", "is missing: give the number of pieces that bpe should learn"
+
+
+def _range_faults(name: str, searched: SearchRange, config: StudyConfig) -> Iterator[str]:
+    if name not in SEARCHABLE:
+        yield f"is not a numeric key of network or training{nearest(name, SEARCHABLE)}"
+        return
+    section, whole = SEARCHABLE[name]
+    try:
+        dimension = Dimension.of(name, searched, whole=whole)
+    except ValueError as error:
+        yield str(error)
+        return
+    kind: TypeAdapter[Any] = TypeAdapter(NetworkConfig if section == "network" else TrainingConfig)
+    baseline = getattr(config, section)
+    for value in dimension.values or dimension.extremes:
+        plain = {field.name: getattr(baseline, field.name) for field in fields(baseline)}
+        try:
+            kind.validate_python({**plain, name: value})
+        except ValidationError as error:
+            yield f"{value!r} is not possible: {error.errors()[0]['msg']}"
+    fault = unread(config.network, name)
+    if fault:
+        yield fault
+
+
+def _anchor_faults(config: StudyConfig) -> Iterator[tuple[str, str]]:
+    names: set[str] = set()
+    for place, anchor in enumerate(config.anchors):
+        path = f"anchors.{place}"
+        if isinstance(anchor, str):
+            if anchor not in ANCHORS:
+                yield path, f"there is no known shape '{anchor}'{nearest(anchor, ANCHORS)}"
+            name = anchor
+        else:
+            for key, value in anchor.items():
+                if key == "name":
+                    if not isinstance(value, str) or not value.strip():
+                        yield f"{path}.name", f"{value!r} is not a name"
+                elif key not in SHAPE:
+                    yield (
+                        f"{path}.{key}",
+                        f"is not one of the six{nearest(key, (*SHAPE, 'name'))}",
+                    )
+                elif not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                    yield f"{path}.{key}", f"{value!r} is not a positive whole number"
+            name = str(anchor.get("name", f"anchor-{place + 1}"))
+        if name in names:
+            yield path, f"a second anchor is called '{name}': give each a name of its own"
+        names.add(name)
+
+
+def _combination_faults(config: StudyConfig) -> Iterator[tuple[str, str]]:
+    """Combinations of the searched values, and anchors, that cannot be built."""
+    seen: set[str] = set()
+    names = ("encoder_dim", "attention_heads", "decoder_dim", "decoder_heads", "conv_kernel_size")
+    for group in (names[:2], names[2:4], names[4:]):
+        options = [
+            config.space[name].values if name in config.space else (getattr(config.network, name),)
+            for name in group
+        ]
+        for values in product(*options):
+            network, _ = config.with_parameters(dict(zip(group, values, strict=True)))
+            for name, fault in conflicts(network):
+                if name in group and fault not in seen:
+                    seen.add(fault)
+                    section = "search" if name in config.space else "network"
+                    yield f"{section}.{name}", fault
+    for place, anchor in enumerate(config.anchor_shapes):
+        network, _ = config.with_parameters(anchor.shape)
+        for _, fault in conflicts(network):
+            if fault not in seen:
+                yield f"anchors.{place}", f"{anchor.name}: {fault}"
+
+
+def _baseline_faults(config: StudyConfig, given: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Values beside a search that lie outside its range: one of the two is a mistake."""
+    for name, dimension in config.space.items():
+        section = SEARCHABLE[name][0]
+        value = getattr(getattr(config, section), name)
+        chosen = name in (given.get(section) or {})
+        needed = bool(config.anchors) and name not in SHAPE
+        if (chosen or needed) and value is not None and value not in dimension:
+            why = "" if chosen else " (its default, with which the anchors train)"
+            yield (
+                f"{section}.{name}",
+                f"{value:g}{why} is not in search.{name} ({dimension.describe()})",
+            )
+
+
+def _decoding_faults(config: StudyConfig) -> Iterator[tuple[str, str]]:
+    """Decoding that does not fit a network that the study may train."""
+    searched = config.space.get("ctc_weight")
+    weights = searched.extremes if searched else (config.network.ctc_weight,)
+    found = [
+        fault
+        for weight in weights
+        for fault in decoding_conflicts(
+            replace(config.network, ctc_weight=weight), config.finalists.decoding
+        )
+    ]
+    for name, fault in dict.fromkeys(found):
+        yield f"finalists.decoding.{name}", fault
