@@ -201,9 +201,16 @@ def decoding_conflicts(network: NetworkConfig, decoding: Decoding) -> Iterator[t
 def _width_conflict(
     width_name: str, width: int, heads_name: str, heads: int
 ) -> Iterator[tuple[str, str]]:
-    step = heads if heads % 2 == 0 else 2 * heads  # sinusoidal positions need an even width
+    step = width_step(heads)
     if width % step:
         reason = f"divisible by {heads_name} {heads}" if width % heads else "even"
         below, above = width // step * step, (width // step + 1) * step
-        nearest = f"{below} or {above}" if below else f"{above}"
-        yield width_name, f"{width_name} {width} is not {reason}: use {nearest}"
+        widths = f"{below} or {above}" if below else f"{above}"
+        fewer = max((n for n in range(1, heads) if width % width_step(n) == 0), default=None)
+        or_heads = "" if fewer is None else f", or {heads_name} {fewer}"
+        yield width_name, f"{width_name} {width} is not {reason}: use {widths}{or_heads}"
+
+
+def width_step(heads: int) -> int:
+    """What a width must be a multiple of: the heads, and 2, which sinusoidal positions need."""
+    return heads if heads % 2 == 0 else 2 * heads

@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
     from reports.answers import Answers
+    from reports.checks import ChecksData
     from reports.ranking import Candidate
 
 __all__ = [
     "AnchorResult",
     "Answer",
     "BestTrial",
+    "ComparisonFiles",
     "ReportFiles",
     "StudyUnreadable",
     "best_trial",
@@ -64,6 +66,9 @@ class ReportFiles:
     answers: Answers
     """What answers.json holds."""
 
+    checks: ChecksData
+    """Whether the study can be believed."""
+
     answer: Answer
     """Best trial, its WER and its six values, the anchors, and the trials counted by outcome."""
 
@@ -93,8 +98,19 @@ def write(
     return write_report(storage, study_name, folder, trials_folder)
 
 
-def compare(studies: Sequence[tuple[str | BaseStorage, str]], folder: Path) -> Path:
-    """Write one page that compares the answers of several studies, and return its path.
+@dataclass(frozen=True, kw_only=True)
+class ComparisonFiles:
+    """What `compare` left on disk, and what it found in short."""
+
+    html: Path
+    """The page, like that of a report."""
+
+    sentence: str
+    """On how many questions the studies agree and differ."""
+
+
+def compare(studies: Sequence[tuple[str | BaseStorage, str]], folder: Path) -> ComparisonFiles:
+    """Write one page that compares the answers of several studies, and return what was written.
 
     Args:
         studies: Pairs of a storage (or its URL) and the name of a study in it.

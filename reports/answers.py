@@ -38,7 +38,8 @@ class QuestionAnswer:
     verdict: str
     """decided, leaning, undecided, at the edge, no effect seen, or not asked."""
     headline: str
-    """Value and verdict in a few words: 4 (leaning)."""
+    """Value and verdict in a few words, and where the best network has another value, that:
+    4 (leaning; the winner has 6)."""
     sentence: str
     """The answer in words."""
     advice: str
@@ -132,7 +133,7 @@ def answers_data(
                 name=verdict.question.name,
                 text=verdict.question.text,
                 verdict=verdict.verdict,
-                headline=headline(verdict),
+                headline=headline(verdict, answer.best.values if answer.best else None),
                 sentence=line.sentence,
                 advice=line.advice,
                 recommended=verdict.recommended,

@@ -185,9 +185,14 @@ def summary(verdicts: Sequence[Verdict]) -> str:
     return f"Of the {counted(asked, 'question')}: {', '.join(told)}."
 
 
-def headline(verdict: Verdict) -> str:
-    """Return an answer in a few words, for a tag or a terminal: 4 (leaning)."""
-    return f"{_value(verdict)} ({verdict.verdict})"
+def headline(verdict: Verdict, best: Mapping[str, float | None] | None = None) -> str:
+    """Return an answer in a few words, for a tag or a terminal: 4 (leaning; the winner has 6).
+
+    `best` holds the values of the best network, by the names of the questions.
+    """
+    value = (best or {}).get(verdict.question.name)
+    other = value is not None and value != verdict.recommended
+    return f"{_value(verdict)} ({verdict.verdict}{f'; the winner has {number(value)}' * other})"
 
 
 def unlike(values: Mapping[str, float | None], answered: Sequence[Verdict]) -> list[str]:

@@ -1,7 +1,7 @@
 """Can this study be believed? A list of checks, each with a status, its figures and a remedy.
 
     checks = checks_data(record)
-    checks.sentence                     # 2 of 11 checks are bad, 3 should be looked at, ...
+    checks.sentence                     # Of 12 checks: 2 bad, 3 to be looked at, ...
     [check.id for check in checks.checks if check.status == "bad"]
 
 Every check follows one fixed rule, which is told in the docstring of what computes it: the edges
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 FAILED_LOOK, FAILED_BAD = 0.05, 0.20
 """Shares of failed trials above which they should be looked at, and above which it is bad."""
+
+DEAF_LOOK, DEAF_BAD = 0.5, 0.9
+"""Lowest WERs above which networks hardly recognise speech, and above which they do not at all."""
 
 FALLING = 0.15
 """A WER that falls by more than this share per doubling of the training is still falling."""
@@ -74,6 +77,7 @@ def checks_data(record: StudyRecord) -> ChecksData:
         *noise_checks(record),
         *edge_checks(record),
         *coverage_checks(record),
+        _recognises(record),
         _failures(record),
         _falling(record),
         *rung_checks(record, rungs),
@@ -97,6 +101,36 @@ def _sentence(checks: list[Check]) -> str:
     }
     told = ", ".join(f"{counts[status]} {words[status]}" for status in MARKS if counts[status])
     return f"Of {len(checks)} checks: {told}."
+
+
+def _recognises(record: StudyRecord) -> Check:
+    """Tell whether any network learned to recognise speech, from the lowest WER of the results.
+
+    A network that says nothing has a WER of 100 %. Above 90 % it is `bad`: shapes are then ranked
+    by how they fail. Above 50 % it is `look`.
+    """
+
+    def check(status: str, text: str, remedy: str = "") -> Check:
+        title = "The networks recognise speech"
+        return Check(id="recognition", title=title, status=status, text=text, remedy=remedy)
+
+    wers = record.results["wer"].astype(float)
+    if wers.empty:
+        return check(NOT_KNOWN, "No trial has finished.")
+    lowest = float(wers.min())
+    status = graded(lowest, look=DEAF_LOOK, bad=DEAF_BAD)
+    text = f"The lowest WER on dev is {percent(lowest)}."
+    if status == GOOD:
+        return check(status, text)
+    text += " A network that says nothing has 100 %."
+    if status == BAD:
+        text += " So the shapes are ranked by how they fail, which says nothing of how they learn."
+    return check(
+        status,
+        text,
+        "Give the trials more steps (training.budget, smaller training.batch_seconds), more speech "
+        "or another learning rate, until a network recognises some of it.",
+    )
 
 
 def _failures(record: StudyRecord) -> Check:

@@ -1,6 +1,6 @@
 """Several studies side by side: do two corpora, budgets, decoders or seeds give the same answers?
 
-    path = reports.compare([(storage_a, "a"), (storage_b, "b")], Path("comparison"))
+    files = reports.compare([(storage_a, "a"), (storage_b, "b")], Path("comparison"))
 
 For each question: every study's verdict and effect, and what the recommendation of one would
 cost in another, with its interval. Where configurations were trained in both, their ranks are
@@ -25,7 +25,7 @@ from reports.landscape import Landscape, read_landscape
 from reports.questions import QUESTIONS, SIX, Question
 from reports.style import LINES, Panel, slug
 from reports.verdicts import Verdict, verdicts
-from reports.wording import MISSING, number, percent, points, signed
+from reports.wording import MISSING, counted, number, percent, points, signed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,8 +118,8 @@ class SharedRanks:
         pair = f"{self.one} and {self.two}"
         if self.correlation is None or self.low is None or self.high is None:
             return (
-                f"{pair} share {self.configurations} trained shapes: too few to compare "
-                f"their ranks (at least {FEWEST_SHARED})."
+                f"{pair} share {counted(self.configurations, 'trained shape')}: too few to "
+                f"compare their ranks (at least {FEWEST_SHARED})."
             )
         return (
             f"{pair} share {self.configurations} trained shapes; their WERs rank with a "

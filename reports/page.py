@@ -18,7 +18,7 @@ import pandas as pd
 import yaml
 from markupsafe import Markup
 
-from reports import ReportFiles, comparing, wording
+from reports import ComparisonFiles, ReportFiles, comparing, wording
 from reports.answer import Answer, answer_data, configuration_sentence
 from reports.answers import Answers, answers_data, as_json
 from reports.card import MARKS, MEANINGS, card_data, summary, unlike
@@ -137,13 +137,17 @@ def write_report(
     return _write(folder, record, answers, answer, content)
 
 
-def write_comparison(records: list[StudyRecord], folder: Path) -> Path:
+def write_comparison(records: list[StudyRecord], folder: Path) -> ComparisonFiles:
     """Write the page of several studies side by side; see `reports.compare`."""
     studies = comparing.compared(records)
     questions = comparing.questions_data(studies)
     agree, differ, undecided = (
         sum(item.agreement == word for item in questions)
         for word in (comparing.AGREE, comparing.DIFFER, comparing.OPEN)
+    )
+    sentence = (
+        f"Of the six questions, the studies agree on {agree}, differ on {differ}, and leave "
+        f"{undecided} undecided."
     )
     folder.mkdir(parents=True, exist_ok=True)
     page = (
@@ -152,8 +156,7 @@ def write_comparison(records: list[StudyRecord], folder: Path) -> Path:
         .render(
             studies=studies,
             questions=questions,
-            summary=f"Of the six questions, the studies agree on {agree}, differ on {differ}, and "
-            f"leave {undecided} undecided.",
+            summary=sentence,
             ranks=comparing.ranks_data(studies),
             differences=comparing.differences_data(studies),
             panels=comparing.effect_panels(studies),
@@ -162,7 +165,7 @@ def write_comparison(records: list[StudyRecord], folder: Path) -> Path:
         )
     )
     _replace(folder / "index.html", page.encode())
-    return folder / "index.html"
+    return ComparisonFiles(html=folder / "index.html", sentence=sentence)
 
 
 def _headline(record: StudyRecord, answer: Answer) -> dict[str, Any]:
@@ -341,6 +344,7 @@ def _write(
         figures=tuple(written),
         answer=answer,
         answers=answers,
+        checks=content["checks"],
     )
 
 

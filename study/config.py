@@ -86,7 +86,7 @@ class FinalistsConfig(_Section):
     """Phase 3: the best configurations and the anchors, trained again and scored on test."""
 
     top: Annotated[int, Ge(0)] = 3
-    """Configurations of the search to repeat."""
+    """Configurations of the search to repeat; with 0 this phase is left out, anchors and all."""
     seeds: Annotated[int, Ge(1)] = 3
     """Trainings of each, with fresh seeds."""
     anchors: bool = True
@@ -241,6 +241,8 @@ class StudyConfig(_Section):
     def finalist_trials(self) -> int:
         """Trials that follow the search, where every anchor and enough candidates finish."""
         finalists = self.finalists
+        if not finalists.top:
+            return 0
         configurations = min(finalists.top, self.explore.trials + self.refine.trials)
         if finalists.anchors:
             configurations += len(self.anchors)

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from model.config import SHAPE, NetworkConfig, conflicts, decoding_conflicts, unread
+from model.config import SHAPE, NetworkConfig, conflicts, decoding_conflicts, unread, width_step
 from study.anchors import ANCHORS
 from study.config import JOURNAL_WORKERS, SEARCHABLE, StudyConfig, holds_password
 from study.errors import nearest
@@ -116,6 +116,8 @@ def _anchor_faults(config: StudyConfig) -> Iterator[tuple[str, str]]:
 def _combination_faults(config: StudyConfig) -> Iterator[tuple[str, str]]:
     """Combinations of the searched values, and anchors, that cannot be built."""
     seen: set[str] = set()
+    for width, heads in (("encoder_dim", "attention_heads"), ("decoder_dim", "decoder_heads")):
+        yield from _heads_faults(config, width, heads, seen)
     names = ("encoder_dim", "attention_heads", "decoder_dim", "decoder_heads", "conv_kernel_size")
     for group in (names[:2], names[2:4], names[4:]):
         options = [
@@ -134,6 +136,39 @@ def _combination_faults(config: StudyConfig) -> Iterator[tuple[str, str]]:
         for _, fault in conflicts(network):
             if fault not in seen:
                 yield f"anchors.{place}", f"{anchor.name}: {fault}"
+
+
+def _heads_faults(
+    config: StudyConfig, width: str, heads: str, seen: set[str]
+) -> Iterator[tuple[str, str]]:
+    """Numbers of heads that no searched width fits; what is said so goes into `seen`.
+
+    Where some widths fit them, the widths are at fault.
+    """
+    widths, counts = (
+        config.space[name].values if name in config.space else (getattr(config.network, name),)
+        for name in (width, heads)
+    )
+    if len(widths) < 2:
+        return
+    fitting = [n for n in range(1, max(map(int, widths)) + 1)
+               if all(value % width_step(n) == 0 for value in widths)]  # fmt: skip
+    for count in counts:
+        impossible = [
+            fault
+            for value in widths
+            for name, fault in conflicts(config.with_parameters({width: value, heads: count})[0])
+            if name == width
+        ]
+        if len(impossible) == len(widths) and fitting:
+            seen.update(impossible)
+            near = [*[n for n in fitting if n < count][-1:], *[n for n in fitting if n > count][:1]]
+            section = "search" if heads in config.space else "network"
+            yield (
+                f"{section}.{heads}",
+                f"{heads} {count} fits none of {width} {', '.join(f'{v:g}' for v in widths)}: "
+                f"use {' or '.join(map(str, near))}",
+            )
 
 
 def _baseline_faults(config: StudyConfig, given: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -39,7 +39,9 @@ def load(file: Path, overrides: Iterable[str] = ()) -> StudyConfig:
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise InputError(f"there is no study file {file}; name one, or run in its folder") from None
+        there = [*file.parent.glob("*.yaml"), *Path("studies").glob("*.yaml")]
+        meant = nearest(str(file), map(str, there)) or "; name one, or run in its folder"
+        raise InputError(f"there is no study file {file}{meant}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: cannot be read as UTF-8 text ({error})") from None
     given, places = _parse(file, text)

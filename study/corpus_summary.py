@@ -12,13 +12,13 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import combinations
 
 from rich.console import Console
 from rich.table import Table
 
 from study.data.audio import measure
 from study.data.corpus import SPLITS, Corpus, Utterance
+from study.data.leaks import leaks
 
 NAMED = 10
 """Unusable utterances that are named; the others are counted."""
@@ -93,36 +93,9 @@ def _summarise(
     return summary
 
 
-def leaks(summaries: list[SplitSummary]) -> list[str]:
-    """What splits share that should be apart, a sentence for each pair of splits and kind."""
-    found = []
-    for one, other in combinations(summaries, 2):
-        recordings = _recordings(one) & _recordings(other)
-        if recordings:
-            found.append(
-                f"{one.name} and {other.name} share {_counted(len(recordings), 'recording')}: "
-                f"{other.name} is not new to a model that has heard {one.name}"
-            )
-        for kind, shared in (
-            ("text", one.texts & other.texts),
-            ("speaker", one.speakers & other.speakers),
-        ):
-            if shared:
-                count = sum(getattr(u, kind) in shared for u in other.usable)
-                found.append(
-                    f"{one.name} and {other.name} share {_counted(len(shared), kind)}: "
-                    f"{_counted(count, 'utterance')} of {other.name} "
-                    f"({100 * count / len(other.usable):.3g} %)"
-                )
-    return found
-
-
-def _recordings(summary: SplitSummary) -> set[tuple[object, ...]]:
-    return {(u.audio, u.start, u.end, u.channel) for u in summary.usable}
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' * (count != 1)}"
+def shared(summaries: list[SplitSummary]) -> list[str]:
+    """What the usable utterances of splits share that should be apart (`study.data.leaks`)."""
+    return leaks({summary.name: summary.usable for summary in summaries})
 
 
 def histogram(summaries: list[SplitSummary]) -> list[tuple[float, float, list[int]]]:
@@ -175,7 +148,7 @@ def show(corpus: Corpus, summaries: list[SplitSummary], console: Console) -> Non
     empty = [s.name for s in summaries if not s.usable]
     if empty:
         _say(console, f"no usable utterances: {', '.join(empty)}", [])
-    found = leaks(summaries)
+    found = shared(summaries)
     if found:
         _say(
             console,

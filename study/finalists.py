@@ -52,6 +52,8 @@ def select(config: StudyConfig, study: optuna.Study) -> list[Finalist]:
     trained twice. Earlier finalists do not count, so that asking again gives the same answer.
     """
     finalists = config.finalists
+    if not finalists.top:  # the anchors by themselves would crown one of them
+        return []
     anchors = [
         Finalist(
             label=trial.user_attrs["anchor"],
@@ -63,8 +65,7 @@ def select(config: StudyConfig, study: optuna.Study) -> list[Finalist]:
     ]
     taken = [finalist.parameters for finalist in anchors]
     best: list[Finalist] = []
-    candidates = reports.candidates(study._storage, config.name) if finalists.top else []
-    for candidate in candidates:
+    for candidate in reports.candidates(study._storage, config.name):
         if len(best) == finalists.top:
             break
         parameters = {

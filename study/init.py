@@ -21,7 +21,7 @@ from model.subsampling import subsampled_length
 from study.check import EVALUATION_SHARE, at_end, step_seconds
 from study.config import StudyConfig
 from study.config_file import load
-from study.corpus_summary import SplitSummary, leaks, summarise
+from study.corpus_summary import SplitSummary, shared, summarise
 from study.data.batches import Batch
 from study.data.layouts import Found, recognise
 from study.data.registry import CORPORA
@@ -126,7 +126,7 @@ def text(corpus: Corpus, name: str, device: str) -> str:
         f"# What shape should a Conformer have for {corpus.found.folder}?",
         "#",
         *(f"# {line}" for line in _facts(corpus)),
-        *(f"# Warning: {leak}" for leak in leaks(corpus.splits)),
+        *(f"# Warning: {leak}" for leak in shared(corpus.splits)),
         "#",
         f"# Written by '{command('init')}' for {corpus.hours:.3g} hours on {where}. Change",
         "# what you know better, look with 'check', begin with 'run'. More in docs/your-corpus.md.",
@@ -287,7 +287,7 @@ def init(folder: Path, to: Path | None, device: str, console: Console) -> Path:
     console.print(title, highlight=False, markup=False, soft_wrap=True)
     for line in _facts(corpus):
         console.print(f"  {line}", highlight=False, soft_wrap=True)
-    for leak in leaks(corpus.splits):
+    for leak in shared(corpus.splits):
         console.print(f"warning: {leak}", highlight=False, markup=False, soft_wrap=True)
     trials = config.trials + config.finalist_trials
     console.print(f"\n{file}: {trials} trials", highlight=False, markup=False, soft_wrap=True)

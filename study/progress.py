@@ -62,6 +62,14 @@ def outcome_in_words(trial: FrozenTrial) -> str:
     return str(trial.user_attrs.get("outcome", trial.state.name.lower())).replace("_", " ")
 
 
+def trial_in_words(trial: FrozenTrial) -> str:
+    """A trial and what it stands for: the best seed of a finalist is not the trial it repeats."""
+    finalist, anchor = (trial.user_attrs.get(name) for name in ("finalist", "anchor"))
+    if finalist:
+        return f"trial {trial.number} (a training of {finalist})"
+    return f"trial {trial.number} (the anchor {anchor})" if anchor else f"trial {trial.number}"
+
+
 @dataclass
 class Watch:
     """The state of a study's trials, refreshed from its storage."""
@@ -188,7 +196,7 @@ class Watch:
         if best is None:
             return Text("no trial has finished yet", style="dim")
         return Text(
-            f"best so far: {best.value:.1%} WER, trial {best.number}: "
+            f"lowest WER so far: {best.value:.1%} on dev, trial {best.number}: "
             f"{shape_in_words(best.user_attrs['config'])}",
             style="green",
         )

@@ -13,8 +13,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 from rich.markup import escape
 
-import reports
-from study import finalists, provenance
+from study import finalists, findings, provenance
 from study.config import StudyConfig
 from study.config_file import dump
 from study.connection import check_url
@@ -212,19 +211,11 @@ def _report(
     `warned` is whether people were told already that MLflow does not answer.
     """
     with console.status("Writing the report …"):
-        files = reports.write(
-            study._storage, config.name, config.folder / "report", config.folder / "trials"
-        )
+        files = findings.write(config, study)
     experiment = sync.open_experiment(config, study, warn=not warned)  # it may have come or gone
     missing = sync.deliver(config, study, experiment).missing
     console.print()
-    console.print(files.answer.sentence, style="bold", highlight=False)
-    if files.answer.best is not None:
-        console.print("The answers, read from all trials together:", highlight=False)
-        for question in files.answers.questions:
-            console.print(f"  {question.name:17} {question.headline}", highlight=False)
-    console.print()
-    console.print(f"report   {_short(files.html)}", highlight=False, soft_wrap=True)
+    findings.show(files, console)
     if experiment is not None and not missing:
         console.print(f"MLflow   {command('ui', arguments)}", highlight=False, soft_wrap=True)
     elif config.tracking.enabled:
@@ -233,9 +224,3 @@ def _report(
             highlight=False,
             soft_wrap=True,
         )
-
-
-def _short(file: Path) -> Path:
-    """A path as seen from the working directory, where it lies below it."""
-    absolute = file.absolute()
-    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute

@@ -19,10 +19,18 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+import reports
 from study.config import StudyConfig
 from study.invocation import command
 from study.leases import lost
-from study.progress import Watch, duration_in_words, outcome_in_words, seconds_of, shape_in_words
+from study.progress import (
+    Watch,
+    duration_in_words,
+    outcome_in_words,
+    seconds_of,
+    shape_in_words,
+    trial_in_words,
+)
 from study.pruner import is_paused
 from study.training.result import deciding
 
@@ -56,14 +64,18 @@ class Status:
     """Numbers of the running trials whose worker is gone."""
     file: str
     """The arguments by which commands find the study."""
+    winner: FrozenTrial | None = None
+    """The trial whose network is the one to use, once every trial has an outcome."""
 
     @classmethod
     def of(cls, study: optuna.Study, config: StudyConfig, console: Console, file: str) -> Status:
         """The present state of a study."""
+        watch = Watch(study, _begun(study, config), console)
         return cls(
-            watch=Watch(study, _begun(study, config), console),
+            watch=watch,
             lost=frozenset(trial.number for trial in lost(study)),
             file=file,
+            winner=_winner(watch),
         )
 
     @property
@@ -107,7 +119,7 @@ class Status:
         parts: list[RenderableType] = [
             title,
             watch.head(self.seconds, len(self.workers)),
-            watch.foot(),
+            Text(self._won(), style="green") if self.winner else watch.foot(),
             Text(),
             self._table(shown),
         ]
@@ -147,6 +159,13 @@ class Status:
             attributes.get("anchor") or attributes.get("finalist", ""),
         )
 
+    def _won(self) -> str:
+        """The winner, as `transcribe` names it."""
+        assert self.winner is not None
+        test = self.winner.user_attrs.get("test_wer")
+        on_test = "" if test is None else f", {test:.1%} on test"
+        return f"winner: {trial_in_words(self.winner)}: {self.winner.value:.1%} WER on dev{on_test}"
+
     def _alive(self) -> str:
         return f"{len(self.workers)} worker{'s' * (len(self.workers) != 1)} alive"
 
@@ -179,11 +198,21 @@ class Status:
         ]
         if self.workers:
             words.append(self._alive())
-        if (best := watch.best) is not None:
-            words.append(f"best WER {best.value:.1%} (trial {best.number})")
+        if self.winner is not None:
+            words.append(self._won())
+        elif (best := watch.best) is not None:
+            words.append(f"lowest WER on dev {best.value:.1%} (trial {best.number})")
         if (left := watch.seconds_left(len(self.workers))) is not None and left > 0:
             words.append(f"about {duration_in_words(left)} left")
         return ", ".join(words)
+
+
+def _winner(watch: Watch) -> FrozenTrial | None:
+    """What `reports` names the best trial; None as long as trials are still to come."""
+    if len(watch.finished) < watch.total or watch.best is None:
+        return None
+    best = reports.best_trial(watch.study._storage, watch.study.study_name)
+    return None if best is None else watch.trials[best.number]
 
 
 def _begun(study: optuna.Study, config: StudyConfig) -> StudyConfig:
@@ -244,4 +273,9 @@ def _follow_in_lines(study: optuna.Study, config: StudyConfig, console: Console,
             return
         time.sleep(POLL)
         watch.refresh()
-        status = Status(watch=watch, lost=frozenset(t.number for t in lost(study)), file=file)
+        status = Status(
+            watch=watch,
+            lost=frozenset(t.number for t in lost(study)),
+            file=file,
+            winner=_winner(watch),
+        )

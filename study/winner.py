@@ -21,6 +21,7 @@ from model.config import NetworkConfig
 from study.config import StudyConfig
 from study.data.config import FeatureConfig
 from study.errors import InputError
+from study.progress import trial_in_words
 from study.training.result import deciding
 from study.transcription.trained import Ready, Trained, load
 
@@ -74,7 +75,7 @@ def trained(config: StudyConfig, study: optuna.Study, number: int) -> Trained:
     return Trained(
         study=config.name,
         trial=number,
-        label=_label(trial),
+        label=trial_in_words(trial),
         wer=_wer(trial),
         test_wer=trial.user_attrs.get("test_wer"),
         network=_network(trial),
@@ -90,14 +91,6 @@ def _wer(trial: FrozenTrial) -> float:
     """That of the evaluation whose weights were kept."""
     decided = deciding(trial.user_attrs.get("evaluations", []))
     return decided["wer"] if decided else min(trial.intermediate_values.values())
-
-
-def _label(trial: FrozenTrial) -> str:
-    """A trial and what it stands for: the best seed of a finalist is not the trial it repeats."""
-    finalist, anchor = (trial.user_attrs.get(name) for name in ("finalist", "anchor"))
-    if finalist:
-        return f"trial {trial.number} (a training of {finalist})"
-    return f"trial {trial.number} (the anchor {anchor})" if anchor else f"trial {trial.number}"
 
 
 def _longest(study: optuna.Study) -> float:

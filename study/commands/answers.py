@@ -20,19 +20,10 @@ PANEL = "See what it found"
 @app.command(rich_help_panel=PANEL)
 def report(file: File = DEFAULT, override: Overrides = None) -> None:
     """Write the report of a study again, finished or not."""
-    import reports
+    from study import findings
 
     config = load_study(file, override)
-    study = open_begun(config)
-    try:
-        files = reports.write(
-            study._storage, config.name, config.folder / "report", config.folder / "trials"
-        )
-    except reports.StudyUnreadable as error:
-        raise InputError(str(error)) from None
-    shown = console()
-    shown.print(files.answer.sentence, highlight=False)
-    shown.print(f"report   {files.html}", highlight=False, soft_wrap=True)
+    findings.show(findings.write(config, open_begun(config)), console())
 
 
 @app.command(rich_help_panel=PANEL)
@@ -44,6 +35,7 @@ def compare(
 ) -> None:
     """Compare the answers of studies on one page."""
     import reports
+    from study.findings import short
 
     if len(files) < 2:
         raise InputError("compare: give two studies or more")
@@ -54,7 +46,9 @@ def compare(
         page = reports.compare(studies, folder)
     except reports.StudyUnreadable as error:
         raise InputError(str(error)) from None
-    console().print(f"comparison   {page}", highlight=False, soft_wrap=True)
+    shown = console()
+    shown.print(page.sentence, highlight=False)
+    shown.print(f"comparison   {short(page.html)}", highlight=False, soft_wrap=True)
 
 
 @app.command(rich_help_panel=PANEL)

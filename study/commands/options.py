@@ -25,7 +25,7 @@ Overrides = Annotated[
     typer.Option("-o", "--override", metavar="PATH=VALUE", help="Set any key: -o explore.trials=4"),
 ]
 Device = Annotated[
-    str | None, typer.Option(metavar="auto|cuda|cpu", help="Where to train.", show_default=False)
+    str | None, typer.Option(metavar="auto|cuda|cpu", help="Where to compute.", show_default=False)
 ]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes that run trials.")]
 

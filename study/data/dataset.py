@@ -16,6 +16,7 @@ from model.subsampling import SHORTEST, subsampled_length
 from study.data.config import FeatureConfig, TokenConfig
 from study.data.corpus import SPLITS, Corpus, Utterance
 from study.data.features import FeatureStore, audio_fingerprint, open_features
+from study.data.leaks import leaks
 from study.data.tokens import UNKNOWN, Tokenizer, learn_tokenizer
 from study.errors import InputError
 
@@ -130,7 +131,7 @@ def prepare(
         tokenizer=tokenizer,
         normalisation=store.normalisation(splits["train"].numbers),
         fingerprint=_fingerprint(read, audio),
-        warnings=[*warnings, *_unknown_units(splits)],
+        warnings=[*warnings, *_unknown_units(splits), *_leaks(splits)],
     )
 
 
@@ -191,6 +192,14 @@ def _unknown_units(splits: dict[str, Split]) -> Iterator[str]:
                 f"{len(unknown)} transcripts of {name} have characters that train does not have"
                 f" ({listed}); no model can write them, and they count as errors"
             )
+
+
+def _leaks(splits: dict[str, Split]) -> Iterator[str]:
+    """A warning about what the splits share."""
+    found = leaks({name: split.utterances for name, split in splits.items()})
+    if found:
+        lead = "splits overlap, so that error rates look better than they are:"
+        yield "\n".join([lead, *(f"  {leak}" for leak in found)])
 
 
 def _fingerprint(splits: dict[str, list[Utterance]], audio: str) -> str:

@@ -102,6 +102,7 @@ def log_model(experiment: Experiment, chosen: Trained) -> tuple[str, bool]:
         tags={
             "trial": str(chosen.trial),
             "label": chosen.label,
+            "introduction": chosen.introduction,
             "study": chosen.study,
             "weights": weights,
         },
@@ -161,14 +162,20 @@ def register(experiment: Experiment, model_id: str, name: str, alias: str = ALIA
         if not any(m.name == name for m in client.search_registered_models(f"name = '{name}'")):
             client.create_registered_model(name)
         # Without a server MLflow would look a `models:/` address up in another store.
-        place = client.get_logged_model(model_id).artifact_location
-        source = f"models:/{model_id}" if is_server(experiment.tracking_uri) else place
+        model = client.get_logged_model(model_id)
+        server = is_server(experiment.tracking_uri)
+        source = f"models:/{model_id}" if server else model.artifact_location
         for version in client.search_model_versions(f"name = '{name}'"):
             if version.source == source:
                 break
         else:
             version = client.create_model_version(
-                name, source=source, run_id=experiment.run_id, model_id=model_id
+                name,
+                source=source,
+                run_id=experiment.run_id,
+                model_id=model_id,
+                tags={key: model.tags[key] for key in ("study", "trial") if key in model.tags},
+                description=model.tags.get("introduction"),
             )
         client.set_registered_model_alias(name, alias, version.version)
     except MlflowException as error:

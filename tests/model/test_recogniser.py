@@ -31,10 +31,18 @@ def _recogniser(**changes: Any) -> Recogniser:
 @pytest.mark.parametrize(
     ("changes", "field", "remedy"),
     [
-        ({"encoder_dim": 30, "attention_heads": 4}, "encoder_dim", "use 28 or 32"),
+        (
+            {"encoder_dim": 30, "attention_heads": 4},
+            "encoder_dim",
+            "use 28 or 32, or attention_heads 3",
+        ),
         ({"encoder_dim": 9, "attention_heads": 3}, "encoder_dim", "use 6 or 12"),
-        ({"encoder_dim": 2, "attention_heads": 4}, "encoder_dim", "use 4"),
-        ({"decoder_dim": 18, "decoder_heads": 4}, "decoder_dim", "use 16 or 20"),
+        ({"encoder_dim": 2, "attention_heads": 4}, "encoder_dim", "use 4, or attention_heads 2"),
+        (
+            {"decoder_dim": 18, "decoder_heads": 4},
+            "decoder_dim",
+            "use 16 or 20, or decoder_heads 3",
+        ),
         ({"conv_kernel_size": 32}, "conv_kernel_size", "use 31 or 33"),
     ],
 )

@@ -202,7 +202,10 @@ def test_answers_json_holds_what_the_page_says(files: reports.ReportFiles) -> No
         assert question["verdict"] in VERDICTS
         assert question["recommended"] in question["as_good"]
         assert question["sentence"].split(".")[0] in page
-        assert question["headline"].endswith(f"({question['verdict']})")
+        assert f"({question['verdict']}" in question["headline"]
+        won = answers["best"]["values"][question["name"]]
+        unlike = f"; the winner has {won:g})"
+        assert question["headline"].endswith(unlike) == (won != question["recommended"])
 
 
 def test_answers_json_is_as_its_schema_says(files: reports.ReportFiles) -> None:

@@ -67,7 +67,7 @@ def record_of(
 
 def check_of(record: StudyRecord, name: str) -> Check:
     found = {check.id: check for check in checks_data(record).checks}
-    assert len(found) == 11
+    assert len(found) == 12
     return found[name]
 
 
@@ -99,7 +99,7 @@ def test_hardly_any_trials(count: int) -> None:
     assert {name for name in usual if statuses[name] != "not known"} == set()
     if count == 0:
         assert set(statuses.values()) == {"not known"}
-        assert checks_data(record).sentence == "Of 11 checks: 11 not known."
+        assert checks_data(record).sentence == "Of 12 checks: 12 not known."
 
 
 @pytest.mark.parametrize("outcome", ["pruned", "crashed", "diverged", "out_of_memory", "stopped"])
@@ -119,6 +119,21 @@ def test_strange_wers(wer: float) -> None:
         for check in checks_data(record_of(trials)).checks:
             assert check.text and check.status in MARKS
             assert "nan" not in check.text.lower().split() and "inf " not in check.text
+
+
+@pytest.mark.parametrize(
+    ("wer", "status"), [(0.12, "good"), (0.5, "good"), (0.7, "look"), (0.97, "bad"), (1.3, "bad")]
+)
+def test_networks_that_recognise_nothing_are_ranked_by_how_they_fail(
+    wer: float, status: str
+) -> None:
+    """The lowest WER decides: trials that fail beside one that learns are what a search is for."""
+    rng = random.Random(0)
+    deaf = even(8, rng, wer=max(wer, 0.95))
+    check = check_of(record_of([*deaf, *even(1, rng, wer=wer)]), "recognition")
+    assert check.status == status
+    assert ("ranked by how they fail" in check.text) == (status == "bad")
+    assert bool(check.remedy) == (status != "good")
 
 
 def test_a_study_from_elsewhere() -> None:
@@ -507,7 +522,7 @@ def test_partials(simulate: Simulate) -> None:
     order = list(MARKS)
     statuses = [check.status for check in data.checks]
     assert statuses == sorted(statuses, key=order.index)
-    assert len({check.id for check in data.checks}) == 11
+    assert len({check.id for check in data.checks}) == 12
     for check in data.checks:
         assert check.title in html and f"</span> {check.status}</p>" in html
         assert f"{check.status} |" in markdown

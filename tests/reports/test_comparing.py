@@ -108,7 +108,7 @@ def test_shared_shapes_are_ranked_with_an_interval(records: list[StudyRecord]) -
 
 
 def test_the_page_stands_alone(storages: list[tuple[str, str]], tmp_path: Path) -> None:
-    page = reports.compare(storages, tmp_path).read_text()
+    page = reports.compare(storages, tmp_path).html.read_text()
     assert "the studies agree on" in page
     assert page.count("<svg") == 6
     assert "<script" not in page

@@ -32,7 +32,7 @@ def small_config(folder: Path, *options: str) -> StudyConfig:
             f"corpus={{kind: manifest, folder: {corpus}}}",
             "explore.trials=0",
             "refine.trials=0",
-            "finalists.top=0",
+            "finalists.top=1",
             "tracking.enabled=false",
             *options,
         ],

@@ -59,6 +59,8 @@ def _faults(folder: Path, text: str, *overrides: str) -> list[str]:
          "possible: input should be greater than or equal to 1"),
         ("[64, 32]", "[64, 30]", "study.yaml:5: search.encoder_dim: encoder_dim 30 is not divisible by "
          "attention_heads 4: use 28 or 32"),
+        ("  encoder_dim: {", "  attention_heads: {choices: [3, 4]}\n  encoder_dim: {", "study.yaml:5: "
+         "search.attention_heads: attention_heads 3 fits none of encoder_dim 32, 64: use 2 or 4"),
         ("[64, 32]", "[]", "study.yaml:5: search.encoder_dim: choices are empty"),
         ("[64, 32]", "[64, 32, 64]", "study.yaml:5: search.encoder_dim: a value stands twice"),
         ("[64, 32]", "[64, 0]", "study.yaml:5: search.encoder_dim: 0 is not possible"),
@@ -127,6 +129,11 @@ def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_a_missing_file_and_a_binary_one_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").touch()
+    with pytest.raises(
+        InputError, match=r"no study file .*/min\.yaml; did you mean '.*/mine\.yaml'\?"
+    ):
+        load(tmp_path / "min.yaml")
     with pytest.raises(InputError, match="there is no study file"):
         load(tmp_path / "none.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe")

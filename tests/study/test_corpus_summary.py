@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from rich.console import Console
 
-from study.corpus_summary import histogram, leaks, show, summarise
+from study.corpus_summary import histogram, shared, show, summarise
 from study.data.manifest import ManifestCorpus
 from tests.speech import read_manifest, write_corpus, write_manifest, write_tone
 
@@ -65,7 +65,7 @@ def test_what_splits_share_is_counted(tmp_path: Path) -> None:
     entries = read_manifest(folder / "test.jsonl")
     entries[0] |= {"audio": "audio/train-0.wav", "speaker": "new"}
     write_manifest(folder / "test.jsonl", entries)
-    found = leaks(summarise(ManifestCorpus(folder=folder).read(folder), shortest=0.025))
+    found = shared(summarise(ManifestCorpus(folder=folder).read(folder), shortest=0.025))
     assert found == [
         "train and dev share 1 text: 2 utterances of dev (66.7 %)",
         "train and dev share 3 speakers: 3 utterances of dev (100 %)",

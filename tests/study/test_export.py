@@ -48,7 +48,7 @@ def with_pieces(tmp_path_factory: pytest.TempPathFactory) -> StudyConfig:
     """Pieces, other features, and a trial that is as good as the anchor and cannot be exported."""
     config = small_config(
         tmp_path_factory.mktemp("pieces"),
-        "finalists.anchors=false",
+        "finalists.top=0",
         "tokens={kind: bpe, size: 20}",
         "features={mels: 30, sample_rate: 8000, window: 0.032, hop: 0.008}",
         "network.subsampling_channels=null",

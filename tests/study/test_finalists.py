@@ -58,8 +58,10 @@ def test_a_search_without_results_has_none(tmp_path: Path) -> None:
     assert enqueue(config, study) == 0
 
 
-def test_top_zero_without_anchors_means_none(tmp_path: Path) -> None:
-    config = _config(tmp_path, top=0, anchors=False)
+@pytest.mark.parametrize("anchors", [False, True])
+def test_top_zero_means_none(tmp_path: Path, anchors: bool) -> None:
+    """Anchors by themselves would name one of them the winner of a search that found better."""
+    config = _config(tmp_path, top=0, anchors=anchors)
     conduct(config, Formula(SURFACE, 0.004))
     assert _finalists(open_study(config)) == []
     assert config.finalist_trials == 0

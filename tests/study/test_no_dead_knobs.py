@@ -23,7 +23,7 @@ from tests.study.training.test_loop import KNOBS as TRAINING
 BASE: dict[str, Any] = {
     "explore": {"trials": 6},
     "refine": {"trials": 8, "survivors": 0.4, "reduction_factor": 2, "first_rung": 0.25},
-    "finalists": {"top": 0, "seeds": 1, "anchors": True},
+    "finalists": {"top": 1, "seeds": 1, "anchors": True},
     "seed": 3,
 }
 SEARCHED: dict[str, Any] = {
@@ -34,7 +34,7 @@ SEARCHED: dict[str, Any] = {
     "refine.first_rung": 0.75,
     "refine.reduction_factor": 4,
     "refine.survivors": 1.0,
-    "finalists.top": 1,
+    "finalists.top": 2,
     "finalists.seeds": 2,
     "finalists.anchors": False,
     "seed": 4,

@@ -71,7 +71,7 @@ def test_the_display_says_everything_within_80_columns(watch: Watch) -> None:
     assert "12.5" in text
     assert "1.25" in text
     assert "158.1%" in text
-    assert "best so far: 12.5% WER, trial 0" in text
+    assert "lowest WER so far: 12.5% on dev, trial 0" in text
     assert re.search(r"1 min 4\d s, about 6 min 30 s left", text)  # 80 s a trial, two at a time
     assert max(map(len, text.splitlines())) <= 80
 

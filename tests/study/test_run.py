@@ -6,6 +6,7 @@ import contextlib
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -233,6 +234,8 @@ def test_the_report_is_written_again(
     assert code == 0
     assert page.is_file()
     assert "The winner is" in output
+    assert re.search(r"^  encoder_dim +\S+ \(", output, re.M)
+    assert "Can they be believed? Of 12 checks: " in output
 
 
 def test_studies_are_compared_on_one_page(
@@ -245,6 +248,7 @@ def test_studies_are_compared_on_one_page(
         monkeypatch, capsys, "compare", f"{copy}", f"{copy}", "--to", f"{tmp_path}/page"
     )
     assert code == 0
+    assert "Of the six questions, the studies agree on" in output
     assert "index.html" in output
     assert "Do the answers agree?" in (tmp_path / "page" / "index.html").read_text()
     code, _, errors = _main(monkeypatch, capsys, "compare", f"{copy}")
@@ -420,7 +424,7 @@ def _main(
         (
             None,
             ["-o", "search.attention_heads.choices=[3]"],
-            "is not divisible by attention_heads 3",
+            "attention_heads 3 fits none of encoder_dim 8, 16: use 2 or 4",
         ),
         ("no audio", [], "there is no audio file"),
         ("noise", [], "cannot be read"),

@@ -17,6 +17,7 @@ from rich.console import Console
 from study import __main__
 from study.config import StudyConfig
 from study.config_file import load
+from study.finalists import enqueue
 from study.leases import claim, hand_back
 from study.status import Status, follow, show
 from study.storage import create_study
@@ -84,7 +85,7 @@ def test_a_running_study_is_a_table_of_80_columns(
     assert max(map(len, text.splitlines())) <= 80
     assert "tiny · running · 1 worker alive" in text
     assert "3 of 11 trials" in text
-    assert "best so far: 25.0% WER, trial 0: 12×512 h8 k31 + 6×2048" in text
+    assert "lowest WER so far: 25.0% on dev, trial 0: 12×512 h8 k31 + 6×2048" in text
     rows = [line.split() for line in text.splitlines() if re.match(r" +\d+ (explore|refine)", line)]
     assert [row[0] for row in rows] == ["0", "1", "2", "3"]
     assert rows[0][1:3] == ["explore", "finished"]
@@ -162,6 +163,21 @@ def test_a_finished_study_says_so_and_names_its_report(tmp_path: Path) -> None:
     assert "report: " in _text(study, config)
 
 
+def test_once_all_is_done_the_winner_is_that_of_the_finalists(tmp_path: Path) -> None:
+    """Whatever the lowest WER of the search was: it is partly luck."""
+    config = _config(tmp_path, "explore.trials=1", "refine.trials=0", "anchors=[]")
+    study = _begin(config)
+    _end(study, _train(study, config, 2), "finished", TrialState.COMPLETE)
+    assert enqueue(config, study) == 2
+    for _ in range(2):
+        trial = _train(study, config, 1)
+        trial.set_user_attr("test_wer", 0.375)
+        _end(study, trial, "finished", TrialState.COMPLETE)
+    text = _text(study, config)
+    assert "winner: trial 1 (a training of trial 0): 25.0% WER on dev, 37.5% on test" in text
+    assert "lowest" not in text
+
+
 def test_a_search_without_its_finalists_is_not_finished(tmp_path: Path) -> None:
     config = _config(tmp_path, "explore.trials=1", "refine.trials=0", "anchors=[]")
     study = _begin(config)
@@ -207,7 +223,7 @@ def test_what_is_not_a_terminal_is_told_in_lines(tmp_path: Path) -> None:
     _end(study, _train(study, config, 2), "finished", TrialState.COMPLETE)
     thread.join(20)
     assert not thread.is_alive()
-    assert "tiny is finished: 2 of 2 trials, best WER 25.0%" in output.getvalue()
+    assert "tiny is finished: 2 of 2 trials, winner: trial 0: 25.0% WER on dev" in output.getvalue()
     assert "\x1b" not in output.getvalue()
 
 

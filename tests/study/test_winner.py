@@ -35,7 +35,7 @@ def without_finalists(tmp_path_factory: pytest.TempPathFactory) -> StudyConfig:
     config = small_config(
         tmp_path_factory.mktemp("pieces"),
         "explore.trials=1",
-        "finalists.anchors=false",
+        "finalists.top=0",
         "tokens={kind: bpe, size: 20}",
     )
     train(config)
@@ -144,7 +144,7 @@ def test_it_recognises_what_it_recognised_in_the_study(
 
 
 def test_its_wer_is_that_of_all_of_dev(tmp_path: Path) -> None:
-    config = small_config(tmp_path, "training.dev_share=0.5", "finalists.anchors=false")
+    config = small_config(tmp_path, "training.dev_share=0.5", "finalists.top=0")
     train(config)
     study = open_study(config)
     (trial,) = study.trials

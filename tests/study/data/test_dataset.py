@@ -136,7 +136,7 @@ def test_a_few_bad_utterances_are_left_out_and_named(folder: Path) -> None:
             "train-2",
             "train-3",
         ]
-        (warning,) = dataset.warnings
+        warning, _ = dataset.warnings  # the other is what the splits share
         assert "1 of 8 utterances cannot be used and are left out" in warning
         assert "train-1" in warning
 
@@ -158,10 +158,16 @@ def test_a_split_whose_utterances_are_all_bad_is_refused(folder: Path) -> None:
     assert "the split 'dev' has no usable utterances" in _refusal(folder, bad=5)
 
 
+def test_what_splits_share_is_a_warning(folder: Path) -> None:
+    (warning,) = open_corpus(folder).warnings
+    assert warning.startswith("splits overlap, so that error rates look better than they are:\n")
+    assert "\n  train and dev share" in warning
+
+
 def test_characters_that_train_lacks_are_reported_and_kept(folder: Path) -> None:
     _change(folder, "dev", 0, text="blau über")
     dataset = open_corpus(folder)
-    (warning,) = dataset.warnings
+    warning, _ = dataset.warnings
     assert "1 transcripts of dev" in warning
     assert "'ü'" in warning
     assert dataset.splits["dev"].utterances[0].text == "blau über"  # scored as it stands

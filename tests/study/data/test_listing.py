@@ -19,7 +19,7 @@ def test_audio_outside_is_read_where_it_is_allowed(tmp_path: Path) -> None:
     replace_in(folder, "train.jsonl", "audio/train-0.wav", "../elsewhere/a.wav")
     replace_in(folder, "dev.jsonl", "audio/dev-0.wav", str(tmp_path / "elsewhere" / "a.wav"))
     corpus = corpus_of("manifest", folder, allow_outside=True)
-    assert not open_corpus(corpus, tmp_path / "cache").warnings
+    assert not any("cannot be used" in said for said in open_corpus(corpus, tmp_path).warnings)
 
 
 def test_an_absolute_path_into_the_corpus_and_a_link_out_of_it_are_inside(tmp_path: Path) -> None:
@@ -27,7 +27,8 @@ def test_an_absolute_path_into_the_corpus_and_a_link_out_of_it_are_inside(tmp_pa
     replace_in(folder, "train.jsonl", "audio/train-0.wav", str(folder / "audio/train-0.wav"))
     shutil.move(folder / "audio" / "dev-0.wav", tmp_path / "a.wav")
     (folder / "audio" / "dev-0.wav").symlink_to(tmp_path / "a.wav")
-    assert not open_corpus(corpus_of("manifest", folder), tmp_path / "cache").warnings
+    dataset = open_corpus(corpus_of("manifest", folder), tmp_path / "cache")
+    assert not any("cannot be used" in said for said in dataset.warnings)
 
 
 def test_a_path_back_out_of_a_link_stays_inside(tmp_path: Path) -> None:

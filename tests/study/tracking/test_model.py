@@ -196,6 +196,9 @@ def test_it_is_registered_once_and_the_alias_points_at_it(
     assert register(experiment, model_id, "speech") == "1"
     assert register(experiment, model_id, "speech", "best") == "1"
     version = client.get_model_version_by_alias("speech", "champion")
+    assert version.description == client.get_logged_model(model_id).tags["introduction"]
+    assert "of the study 'tiny'" in version.description and "WER on dev" in version.description
+    assert version.tags.keys() == {"study", "trial"}
     assert int(version.version) == 1 and f"/{model_id}/" in str(version.source)
     for name, alias in (("a/b", "champion"), ("speech", "latest"), ("speech", "v1")):
         with pytest.raises(InputError, match="MLflow refuses to register"):

@@ -1,0 +1,48 @@
+"""What a study found, on a terminal: the answers, and what speaks against them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from study.errors import InputError
+
+if TYPE_CHECKING:
+    import optuna
+    from rich.console import Console
+
+    from reports import ReportFiles
+    from study.config import StudyConfig
+
+
+def write(config: StudyConfig, study: optuna.Study) -> ReportFiles:
+    """Write the report of a study into its folder. Raises `InputError` where it holds no study."""
+    import reports
+
+    try:
+        return reports.write(
+            study._storage, config.name, config.folder / "report", config.folder / "trials"
+        )
+    except reports.StudyUnreadable as error:
+        raise InputError(str(error)) from None
+
+
+def show(files: ReportFiles, console: Console) -> None:
+    """Print the winner, the six answers, the checks that are bad, and where the report lies."""
+    console.print(files.answer.sentence, style="bold", highlight=False)
+    if files.answer.best is not None:
+        console.print("The answers, read from all trials together:", highlight=False)
+        for question in files.answers.questions:
+            console.print(f"  {question.name:17} {question.headline}", highlight=False)
+        console.print(f"Can they be believed? {files.checks.sentence}", highlight=False)
+        for check in files.checks.checks:
+            if check.status == "bad":
+                console.print(f"  {check.mark} {check.title}: {check.text}", highlight=False)
+    console.print()
+    console.print(f"report   {short(files.html)}", highlight=False, soft_wrap=True)
+
+
+def short(file: Path) -> Path:
+    """A path as seen from the working directory, where it lies below it."""
+    absolute = file.absolute()
+    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
