@@ -64,6 +64,7 @@ GROUPS = {
     "diverged": "Diverged: no WER was measured",
     "out_of_memory": "Out of memory: no WER was measured",
     "infeasible": "A constraint is violated: not a result",
+    "left_out": "Left out: the hours of the refine phase were spent",
     "crashed": "Crashed",
     "stopped": "Stopped from outside",
     "running": "Running",

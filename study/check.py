@@ -68,10 +68,11 @@ def check(config: StudyConfig, console: Console) -> None:
     workers = crew_size(config, device.type)
     total = config.trials + config.finalist_trials
     seconds = total * (smallest.trial_seconds + largest.trial_seconds) / 2 / workers
+    hours = "" if config.refine.hours is None else f" in {config.refine.hours:g} h at most"
     phases = (
         f"{len(config.anchors)} anchor{'s' * (len(config.anchors) != 1)}",
         f"{config.explore.trials} explore",
-        f"{config.refine.trials} refine",
+        f"{config.refine.trials} refine{hours}",
         f"{config.finalist_trials} of finalists",
     )
     console.print(

@@ -69,6 +69,10 @@ class RefineConfig(_Section):
 
     trials: Annotated[int, Ge(0)] = 32
     """Configurations that the sampler proposes."""
+    hours: Annotated[float, Gt(0)] | None = None
+    """Hours of training and evaluation, of all workers together, that this phase may take. When
+    they are spent, no trial of it is begun and none goes on from a rung; those that were not begun
+    are left out. Null: only `trials` says when it ends."""
     sampler: Literal["tpe", "random"] = "tpe"
     """`tpe` learns from all earlier trials; `random` continues the even sample."""
     pruner: Literal["successive_halving", "none"] = "successive_halving"

@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from model.config import SHAPE
+from study.budget import LEFT_OUT, seconds_of
 from study.config import StudyConfig
 from study.pruner import is_paused
 from study.storage import FINALIST, search_is_over
@@ -45,14 +46,6 @@ def duration_in_words(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def seconds_of(trial: FrozenTrial) -> float:
-    """Seconds of training and evaluation that a trial has had, interruptions apart."""
-    evaluations = trial.user_attrs.get("evaluations", [])
-    if not evaluations:
-        return 0.0
-    return float(evaluations[-1]["train_seconds"] + sum(e["evaluate_seconds"] for e in evaluations))
 
 
 def outcome_in_words(trial: FrozenTrial) -> str:
@@ -156,6 +149,7 @@ class Watch:
 
     def lines(self) -> Iterator[str]:
         """A line for each trial that finished since the last call."""
+        left_out = 0
         for trial in self.trials:
             remarks = trial.user_attrs.get("remarks", [])
             for remark in remarks[self._remarked.get(trial.number, 0) :]:
@@ -163,7 +157,12 @@ class Watch:
             self._remarked[trial.number] = len(remarks)
             if trial.state.is_finished() and trial.number not in self._told:
                 self._told.add(trial.number)
-                yield self._line(trial)
+                if trial.user_attrs.get("outcome") == LEFT_OUT:
+                    left_out += 1
+                else:
+                    yield self._line(trial)
+        if left_out:
+            yield f"The hours of refine are spent: {left_out} of its trials are left out."
 
     def _line(self, trial: FrozenTrial) -> str:
         attributes = trial.user_attrs

@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 import reports
+from study.budget import LEFT_OUT, seconds_of
 from study.config import StudyConfig
 from study.invocation import command
 from study.leases import lost
@@ -27,7 +28,6 @@ from study.progress import (
     Watch,
     duration_in_words,
     outcome_in_words,
-    seconds_of,
     shape_in_words,
     trial_in_words,
 )
@@ -114,7 +114,12 @@ class Status:
         title = Text.assemble((watch.config.name, "bold"), f" · {self.state}")
         if self.workers:
             title.append(f" · {self._alive()}")
-        begun = [t for t in watch.trials if t.state != TrialState.WAITING or is_paused(t)]
+        begun = [
+            t
+            for t in watch.trials
+            if (t.state != TrialState.WAITING or is_paused(t))
+            and t.user_attrs.get("outcome") != LEFT_OUT
+        ]
         shown = begun if rows is None else _latest(begun, rows)
         parts: list[RenderableType] = [
             title,
@@ -170,14 +175,19 @@ class Status:
         return f"{len(self.workers)} worker{'s' * (len(self.workers) != 1)} alive"
 
     def _waiting(self) -> str:
-        """How many trials of which phase wait that nobody has begun; empty where none do."""
+        """How many trials of which phase wait that nobody has begun, and how many never will be."""
         counts = Counter(
             trial.user_attrs.get("phase", "?")
             for trial in self.watch.trials
             if trial.state == TrialState.WAITING and not is_paused(trial)
         )
         listed = ", ".join(f"{count} {phase}" for phase, count in counts.items())
-        return f"waiting: {listed}" if listed else ""
+        left_out = sum(t.user_attrs.get("outcome") == LEFT_OUT for t in self.watch.trials)
+        told = [
+            f"waiting: {listed}" if listed else "",
+            f"left out, as the hours of refine are spent: {left_out}" if left_out else "",
+        ]
+        return "; ".join(filter(None, told))
 
     def advice(self) -> str:
         """What to do next; empty while it runs."""

@@ -24,6 +24,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from pydantic import ValidationError
 
+from study.budget import LEFT_OUT, refine_is_spent
 from study.config import SEARCHABLE, StudyConfig, known_keys
 from study.connection import open_storage
 from study.errors import InputError
@@ -34,6 +35,7 @@ from study.sampler import OrderedSampler, derived_seed, even_sample
 GROWING = (
     "explore.trials",
     "refine.trials",
+    "refine.hours",
     "finalists.top",
     "finalists.seeds",
     "finalists.anchors",
@@ -199,9 +201,12 @@ def _differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, A
 
 def _enqueue(study: optuna.Study, config: StudyConfig) -> None:
     """Put the trials that the study lacks into its queue, in the order of the phases."""
+    trials = study.get_trials(deepcopy=False)
+    spent = refine_is_spent(trials, config.refine.hours)
     there = Counter(
         (trial.user_attrs.get("phase"), trial.user_attrs.get("anchor"))
-        for trial in study.get_trials(deepcopy=False)
+        for trial in trials
+        if spent or trial.user_attrs.get("outcome") != LEFT_OUT  # more hours bring those back
     )
     for anchor in config.anchor_shapes:
         if not there["explore", anchor.name]:

@@ -7,6 +7,7 @@
     pruned          paused, and never promoted
     diverged        the loss was no longer finite    } a value and a violated constraint, since a
     out_of_memory   the network does not fit         } sampler does not learn from failures
+    left_out        not begun, since the hours of its phase were spent
     crashed         an error of ours, or of the machine
     stopped         interrupted from outside: waits again under its number
 
@@ -31,6 +32,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from study import finalists
+from study.budget import LEFT_OUT
 from study.config import StudyConfig
 from study.connection import record
 from study.data.dataset import Dataset
@@ -57,6 +59,7 @@ OUTCOMES = {
     "pruned": TrialState.PRUNED,
     "diverged": TrialState.COMPLETE,
     "out_of_memory": TrialState.COMPLETE,
+    LEFT_OUT: TrialState.FAIL,
     "crashed": TrialState.FAIL,
     "stopped": TrialState.WAITING,
 }
@@ -127,9 +130,10 @@ def _run(laboratory: Laboratory, trial: optuna.Trial, lease: Lease) -> str:
 
 
 def settle(laboratory: Laboratory) -> None:
-    """Record that the paused trials were pruned, once nothing can promote them any more.
+    """Record what becomes of the trials that wait and that nobody will claim any more.
 
-    That is so when no trial of the search runs and none waits that could be claimed.
+    Those that are paused were pruned, once nothing can promote them: when no trial of the search
+    runs and none waits that could be claimed. The others were left out when refine had its hours.
     """
     study = laboratory.study
     trials = [
@@ -137,15 +141,16 @@ def settle(laboratory: Laboratory) -> None:
         for trial in study.get_trials(deepcopy=False)
         if trial.user_attrs.get("phase") != FINALIST
     ]
-    paused = [trial for trial in trials if is_paused(trial)]
-    if not paused or queue(study) or any(t.state == TrialState.RUNNING for t in trials):
+    waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
+    if not waiting or queue(study) or any(t.state == TrialState.RUNNING for t in trials):
         return
-    for trial in paused:
+    for trial in waiting:
         claimed = take(study, trial)
         if claimed is not None:
             noted = trial.user_attrs.get("mlflow_run_id")
             run = _resumed(laboratory, claimed, noted) if noted else None
-            _conclude(laboratory, claimed, run, "pruned", None)
+            outcome = "pruned" if is_paused(trial) else LEFT_OUT
+            _conclude(laboratory, claimed, run, outcome, None)
 
 
 def parameters(config: StudyConfig, trial: optuna.Trial) -> dict[str, Number]:

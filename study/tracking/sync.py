@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from study.budget import LEFT_OUT
 from study.config import StudyConfig
 from study.errors import InputError
 from study.tracking import parent
@@ -152,7 +153,7 @@ def _deliver_trials(
         logged.setdefault(int(found.data.tags["trial"]), []).append(found)
     tracker = Tracker(experiment, corpus=study.get("corpus"))
     for trial in trials:
-        if not trial.state.is_finished():
+        if not trial.state.is_finished() or trial.user_attrs.get("outcome") == LEFT_OUT:
             continue
         runs = logged.get(trial.number, [])
         run = _chosen(runs, trial)

@@ -29,6 +29,7 @@ BASE: dict[str, Any] = {
 SEARCHED: dict[str, Any] = {
     "explore.trials": 7,
     "refine.trials": 9,
+    "refine.hours": 1e-3,
     "refine.sampler": "random",
     "refine.pruner": "none",
     "refine.first_rung": 0.75,

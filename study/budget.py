@@ -1,0 +1,31 @@
+"""What trials have cost, and whether the refine phase has had its hours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from optuna.trial import FrozenTrial
+
+LEFT_OUT = "left_out"
+"""The outcome of trials that were not begun, since the hours of their phase were spent."""
+
+
+def seconds_of(trial: FrozenTrial) -> float:
+    """Seconds of training and evaluation that a trial has had, interruptions apart."""
+    evaluations = trial.user_attrs.get("evaluations", [])
+    if not evaluations:
+        return 0.0
+    return float(evaluations[-1]["train_seconds"] + sum(e["evaluate_seconds"] for e in evaluations))
+
+
+def is_begun(trial: FrozenTrial) -> bool:
+    """Whether a worker has had a trial, and built its network."""
+    return "config" in trial.user_attrs
+
+
+def refine_is_spent(trials: Iterable[FrozenTrial], hours: float | None) -> bool:
+    """Whether the trials of refine have had so many hours together (`refine.hours`)."""
+    if hours is None:
+        return False
+    refine = (trial for trial in trials if trial.user_attrs.get("phase") == "refine")
+    return sum(map(seconds_of, refine)) >= hours * 3600
