@@ -2,13 +2,14 @@
 
     python -m benchmarks.soak          # 20 minutes on PostgreSQL, and then no-op trials
     python -m benchmarks.soak --minutes 3 --storage journal --noop 0
-    python -m benchmarks.soak --minutes 0 --noop 1000 --noop-workers 1 4 8 16
+    python -m benchmarks.soak --minutes 0 --noop-storages journal postgresql --noop-workers 8
 
 Four workers train tiny trials. Every few seconds one of them, drawn at random, gets SIGKILL or
 SIGTERM and another is started in its place, as on machines that are pre-empted; twice the database
-goes away, once for a minute. When the time is up, `python -m study run` ends the study. Then
-Optuna's storage, MLflow, the folder of the study and the processes are looked through for anything
-that is missing, there twice, or left behind.
+goes away, once for a minute; and the study is asked for more trials whenever few of them wait. When
+the time is up, `python -m study run` ends the study. Then Optuna's storage, MLflow, the folder of
+the study and the processes are looked through for anything that is missing, there twice, or left
+behind.
 
 No-op trials are claimed and finished at once, by ever more workers on each kind of storage: what a
 claim takes where nothing else is done, and whether each trial is claimed once. Results go to
@@ -41,7 +42,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from study import provenance
 from study.config import StudyConfig
-from study.config_file import dump, load
+from study.config_file import amend, dump, load
+from study.files import write_atomically
 from study.leases import claim
 from study.runner import _attributes
 from study.storage import create_study, open_study
@@ -51,9 +53,12 @@ from tests import postgres
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "tests" / "tiny_study.yaml"
+STORAGES = ("sqlite", "journal", "postgresql")
 WORKERS = 4
 STOPPED_WITHIN = 10.0
 """Seconds within which a worker that got SIGTERM has to end."""
+LOOK = 2.0
+"""Seconds between two looks at how many trials wait."""
 AWAY = (5.0, 60.0)
 """Seconds that the database is away, the first and the second time."""
 
@@ -62,10 +67,18 @@ class Soak:
     """Workers that are killed and replaced for some minutes."""
 
     def __init__(
-        self, config: StudyConfig, file: Path, server: postgres.Server | None, every: float
+        self,
+        config: StudyConfig,
+        file: Path,
+        attributes: dict[str, Any],
+        server: postgres.Server | None,
+        every: float,
     ) -> None:
         self._every = every
-        self._config, self._file, self._server = config, file, server
+        self.config = config
+        """With the trials that it was asked for by now."""
+        self._attributes = attributes
+        self._file, self._server = file, server
         self._draw = random.Random(0)
         self._workers: list[subprocess.Popen[bytes]] = []
         self._stopping: list[threading.Thread] = []
@@ -76,12 +89,16 @@ class Soak:
         self.restarts = 0
 
     def run(self, minutes: float) -> None:
-        """Kill and replace for so long, or until every trial has an outcome."""
+        """Kill, replace and ask for more trials for so long."""
         began = time.monotonic()
         ends = began + 60 * minutes
         restarts = [began + 20 * minutes, began + 40 * minutes] if self._server else []
         next_kill = began + 4 * self._every
-        while time.monotonic() < ends and not self._all_done():
+        next_look = began
+        while time.monotonic() < ends:
+            if time.monotonic() > next_look:
+                self._ask_for_more()
+                next_look = time.monotonic() + LOOK
             self._replace()
             if restarts and time.monotonic() > restarts[0]:
                 del restarts[0]
@@ -95,16 +112,21 @@ class Soak:
         for thread in self._stopping:
             thread.join()
 
-    def _all_done(self) -> bool:
-        return bool(self._workers) and all(w.poll() == 0 for w in self._workers)
+    def _ask_for_more(self) -> None:
+        waiting = open_study(self.config).get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if len(waiting) < 3 * WORKERS:
+            more = self.config.explore.trials + 5 * WORKERS
+            self.config = amend(self.config, [f"explore.trials={more}"])
+            create_study(self.config, self._attributes)
+            write_atomically(self._file, dump(self.config))
 
     def _replace(self) -> None:
-        ended = [worker for worker in self._workers if worker.poll() not in (None, 0)]
+        ended = [worker for worker in self._workers if worker.poll() is not None]
         for worker in ended:
             self.codes[worker.returncode] += 1
             self._workers.remove(worker)
         while len(self._workers) < WORKERS:
-            log = self._config.folder / "soak.log"
+            log = self.config.folder / "soak.log"
             with log.open("ab") as output:
                 self._workers.append(
                     subprocess.Popen(
@@ -268,16 +290,18 @@ def _study(folder: Path, name: str, storage: str, trials: int) -> tuple[StudyCon
     return config, file
 
 
-def soak(folder: Path, storage: str, minutes: float, trials: int,
-         server: postgres.Server | None, every: float) -> dict[str, Any]:  # fmt: skip
+def soak(
+    folder: Path, storage: str, minutes: float, server: postgres.Server | None, every: float
+) -> dict[str, Any]:
     """Run a soak; returns what happened, and the faults that were found."""
-    config, file = _study(folder, "soak", storage, trials)
-    dataset = open_dataset(config)
-    study = create_study(config, _attributes(config, dataset, "cpu"))
+    config, file = _study(folder, "soak", storage, 5 * WORKERS)
+    attributes = _attributes(config, open_dataset(config), "cpu")
+    study = create_study(config, attributes)
     open_experiment(config, study)
     began = time.monotonic()
-    killing = Soak(config, file, server, every)
+    killing = Soak(config, file, attributes, server, every)
     killing.run(minutes)
+    config = killing.config
     killed_for = time.monotonic() - began
     finished = sum(t.state.is_finished() for t in study.get_trials(deepcopy=False))
     command = [sys.executable, "-m", "study", "run", str(file), "--workers", str(WORKERS)]
@@ -338,11 +362,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Kill workers and restart the storage.")
     parser.add_argument("--minutes", type=float, default=20, help="0 for no soak")
     parser.add_argument("--every", type=float, default=5, help="seconds between two signals")
-    parser.add_argument("--trials", type=int, help="by default four a minute")
-    parser.add_argument("--storage", choices=("postgresql", "journal", "sqlite"),
-                        default="postgresql")  # fmt: skip
+    parser.add_argument("--storage", choices=STORAGES, default="postgresql")
     parser.add_argument("--noop", type=int, default=1000, help="no-op trials; 0 for none")
     parser.add_argument("--noop-workers", type=int, nargs="+", default=[1, 4, 8, 16])
+    parser.add_argument("--noop-storages", nargs="+", choices=STORAGES, default=STORAGES)
     parser.add_argument("--to", type=Path, default=ROOT / "benchmarks" / "results")
     given = parser.parse_args()
     about = {
@@ -356,7 +379,7 @@ def main() -> int:
         server = stack.enter_context(postgres.server())
         os.environ["STUDY_DB_PASSWORD"] = postgres.PASSWORD
         rows = []
-        runs = product(("sqlite", "journal", "postgresql"), given.noop_workers)
+        runs = product(given.noop_storages, given.noop_workers)
         for kind, workers in runs if given.noop else ():
             name = f"noop-{kind}-{workers}"
             place = server.create(name) if kind == "postgresql" else kind
@@ -369,10 +392,7 @@ def main() -> int:
         if given.minutes:
             real = given.storage == "postgresql"
             storage = server.create("soak") if real else given.storage
-            trials = given.trials or round(4 * given.minutes)
-            found = soak(
-                folder, storage, given.minutes, trials, server if real else None, given.every
-            )
+            found = soak(folder, storage, given.minutes, server if real else None, given.every)
             amiss |= bool(found["faults"])
             print(write({**about, "measured": found}, f"soak-{given.storage}", given.to))
     return int(amiss)

@@ -14,16 +14,14 @@ from model.counting import Cost
 from model.recogniser import Recogniser
 from study import provenance
 from study.config import StudyConfig
-from study.connection import check_url
 from study.crew import size as crew_size
 from study.data.batches import Batch, Batches
 from study.data.dataset import Dataset
 from study.progress import duration_in_words, shape_in_words
-from study.runner import describe_dataset
-from study.tracking.address import tracking_uri
+from study.runner import describe_dataset, settle_device
 from study.training.config import TrainingConfig
 from study.training.loop import cost_on, total_steps
-from study.worker import choose_device, device_of_workers, open_dataset, refuse_graphs
+from study.worker import open_dataset
 
 EVALUATION_SHARE = 0.1
 """Seconds of evaluation and start-up per second of training, roughly."""
@@ -45,10 +43,7 @@ def check(config: StudyConfig, console: Console) -> None:
     Raises `InputError` on whatever `run` would refuse. Nothing is trained: the time comes from a
     timed step of the smallest and of the largest network on random numbers.
     """
-    device = choose_device(config.device)
-    refuse_graphs(config, device_of_workers(config, device))
-    check_url(config.storage_url)
-    tracking_uri(config.runs, config.tracking.uri)
+    device = settle_device(config)
     with console.status("Preparing speech and features …"):
         dataset = open_dataset(config)
     console.print(f"[bold]{config.name}[/]: {config.corpus.kind} corpus", highlight=False)

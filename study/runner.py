@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
+import torch
+from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.markup import escape
 
@@ -54,20 +55,8 @@ def run(
     `arguments` are those with which other commands find the same study. With
     `accept_changed_corpus` it goes on although its corpus is not what it was, which is recorded.
     """
-    here = choose_device(config.device)
-    device = here.type
-    refuse_graphs(config, device_of_workers(config, here))
-    check_url(config.storage_url)  # before the speech is prepared, which can take hours
-    tracking_uri(config.runs, config.tracking.uri)
-    dataset = _open_dataset(config, console)
-    study = create_study(
-        config,
-        _attributes(config, dataset, device),
-        accept_changed_corpus=accept_changed_corpus,
-    )
-    for change in study.user_attrs.get("changes", []):
-        console.print(f"warning: {change}", highlight=False, soft_wrap=True)
-    dataset.tokenizer.save(config.folder / TOKENS)  # with it, trained networks need no corpus
+    here = settle_device(config)
+    study = _begin(config, here.type, console, accept_changed_corpus=accept_changed_corpus)
     experiment = sync.open_experiment(config, study)
     if experiment is not None and config.tracking.system_metrics and (lacking := missing()):
         console.print(lacking, highlight=False)
@@ -76,21 +65,9 @@ def run(
         finalists.enqueue(config, study)
     watch = Watch(study, config, console)
     reasons = _Reasons(config.folder / "logs")
-    if lost:
-        numbers = ", ".join(str(trial.number) for trial in lost)
-        console.print(f"Trials {numbers} had lost their worker; they go on from their checkpoints.")
-    if not watch.unfinished:
-        console.print(
-            f"The study '{config.name}' is finished: all its {len(watch.trials)} trials have an "
-            "outcome, so nothing is trained. To extend it, ask for more: -o explore.trials=…, "
-            "-o refine.trials=…, -o finalists.seeds=…; to begin anew: -o name=…",
-            highlight=False,
-        )
-    else:
-        if watch.finished:
-            done = f"{len(watch.finished)} of {watch.total} trials have an outcome"
-            console.print(f"Going on with the study '{config.name}': {done}.", highlight=False)
-        code = _train(config, study, watch, crew_size(config, device))
+    _greet(watch, lost)
+    if watch.unfinished:
+        code = _train(config, study, watch, crew_size(config, here.type))
         if code == INTERRUPTED:
             parent.end_study(experiment)
             console.print(
@@ -110,6 +87,52 @@ def run(
         )
         return FAILED
     return 0 if watch.best is not None else FAILED
+
+
+def settle_device(config: StudyConfig) -> torch.device:
+    """Where trials train here, once what can be refused before speech is prepared was refused.
+
+    Preparing it can take hours. Raises `InputError`.
+    """
+    device = choose_device(config.device)
+    refuse_graphs(config, device_of_workers(config, device))
+    check_url(config.storage_url)
+    tracking_uri(config.runs, config.tracking.uri)
+    return device
+
+
+def _begin(
+    config: StudyConfig, device: str, console: Console, *, accept_changed_corpus: bool
+) -> optuna.Study:
+    """Prepare the speech, and create the study or open it and add what it lacks."""
+    dataset = _open_dataset(config, console)
+    study = create_study(
+        config,
+        _attributes(config, dataset, device),
+        accept_changed_corpus=accept_changed_corpus,
+    )
+    for change in study.user_attrs.get("changes", []):
+        console.print(f"warning: {change}", highlight=False, soft_wrap=True)
+    dataset.tokenizer.save(config.folder / TOKENS)  # with it, trained networks need no corpus
+    return study
+
+
+def _greet(watch: Watch, lost: list[FrozenTrial]) -> None:
+    """Say what is there already of a study that was begun before."""
+    say, name = watch.console.print, watch.config.name
+    if lost:
+        numbers = ", ".join(str(trial.number) for trial in lost)
+        say(f"Trials {numbers} had lost their worker; they go on from their checkpoints.")
+    if not watch.unfinished:
+        say(
+            f"The study '{name}' is finished: all its {len(watch.trials)} trials have an "
+            "outcome, so nothing is trained. To extend it, ask for more: -o explore.trials=…, "
+            "-o refine.trials=…, -o finalists.seeds=…; to begin anew: -o name=…",
+            highlight=False,
+        )
+    elif watch.finished:
+        done = f"{len(watch.finished)} of {watch.total} trials have an outcome"
+        say(f"Going on with the study '{name}': {done}.", highlight=False)
 
 
 def _waiting(study: optuna.Study) -> bool:

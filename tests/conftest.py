@@ -8,6 +8,9 @@ import pytest
 import torch
 
 from tests import postgres
+from tests.command_line import command_line
+
+__all__ = ["command_line"]
 
 torch.set_num_threads(1)  # the tests' networks are tiny: a second thread only waits
 

@@ -18,6 +18,7 @@ import yaml
 from typer.main import get_command
 
 from study import __main__
+from tests.command_line import CommandLine
 from tests.speech import write_corpus, write_tone
 
 ROOT = Path(__file__).parent.parent
@@ -120,7 +121,7 @@ def test_every_command_of_the_documents_is_understood(document: str, command: st
 
 
 def test_the_commands_of_the_documents_do_what_they_say(
-    desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    desk: Path, monkeypatch: pytest.MonkeyPatch, command_line: CommandLine
 ) -> None:
     monkeypatch.chdir(desk)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for the workers that run starts
@@ -132,11 +133,8 @@ def test_the_commands_of_the_documents_do_what_they_say(
         if command.startswith("init"):  # which overwrites nothing
             for file in desk.glob("mine.yaml"):
                 file.unlink()
-        monkeypatch.setattr("sys.argv", ["study", *shlex.split(command)])
-        with pytest.raises(SystemExit) as stop:
-            __main__.main()
-        output, errors = capsys.readouterr()
-        assert stop.value.code == 0, f"{document}: {command}\n{output}\n{errors}"
+        said = command_line(*shlex.split(command))
+        assert said.code == 0, f"{document}: {command}\n{said.output}\n{said.errors}"
     assert {"run", "status", "report", "check mine.yaml", "corpus mine.yaml"} <= done
     assert (desk / "runs" / "laptop" / "report" / "index.html").is_file()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from study import __main__
+from tests.command_line import CommandLine
 
 Refuse = Callable[..., str]
 """Runs a command in this process, and returns the sentences with which it refuses."""
@@ -24,20 +24,16 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def refuse(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Refuse:
+def refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command_line: CommandLine) -> Refuse:
     """A command that must refuse: in sentences, without a traceback, and with no file changed."""
 
     def run(*arguments: str | Path) -> str:
         before = contents(tmp_path)
-        monkeypatch.setattr("sys.argv", ["study", *map(str, arguments)])
         monkeypatch.chdir(tmp_path)
-        with pytest.raises(SystemExit) as end:
-            __main__.main()
-        output, errors = capsys.readouterr()
-        assert end.value.code == 2, output + errors
-        assert "Traceback" not in output + errors
+        said = command_line(*arguments)
+        errors = said.errors
+        assert said.code == 2, said
+        assert "Traceback" not in said.output + errors
         lines = errors[errors.index("error: ") :].splitlines()  # after what was said before
         assert all(line.startswith(("error: ", "  ")) for line in lines), errors
         assert all(len(line) > len("error: ") + 15 for line in lines), errors

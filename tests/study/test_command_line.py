@@ -16,6 +16,7 @@ from typer.main import get_command
 
 from study import __main__
 from study.commands.examples import EXAMPLES
+from tests.command_line import CommandLine
 
 ROOT = Path(__file__).parent.parent.parent
 HEAVY = ("torch", "optuna", "mlflow", "pandas", "scipy", "sqlalchemy", "pydantic", "numpy")
@@ -29,18 +30,6 @@ LEAVES: dict[str, Any] = {
 }
 """Commands, and those of groups, by what is typed."""
 VISIBLE = [name for name, command in LEAVES.items() if not command.hidden]
-
-
-def _call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str,
-    name: str = "study",
-) -> tuple[int, str, str]:  # fmt: skip
-    monkeypatch.setattr("sys.argv", [name, *arguments])
-    with pytest.raises(SystemExit) as stop:
-        __main__.main()
-    output, errors = capsys.readouterr()
-    assert isinstance(stop.value.code, int)
-    return stop.value.code, output, errors
 
 
 def _script(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -75,30 +64,30 @@ def test_there_are_no_examples_of_commands_that_are_gone() -> None:
 
 @pytest.mark.parametrize("name", VISIBLE)
 def test_the_help_of_every_command_fits_80_columns_and_ends_with_its_examples(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+    monkeypatch: pytest.MonkeyPatch, command_line: CommandLine, name: str
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    code, output, _ = _call(monkeypatch, capsys, *name.split(), "--help")
-    assert code == 0
-    assert max(map(len, output.splitlines())) <= 80
-    words = " ".join(output.partition("Examples")[2].split())
+    said = command_line(*name.split(), "--help")
+    assert said.code == 0
+    assert max(map(len, said.output.splitlines())) <= 80
+    words = " ".join(said.output.partition("Examples")[2].split())
     for example in EXAMPLES[name]:
         assert f"python -m study {example}" in words
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",)])
 def test_the_help_names_every_command_in_one_line_and_the_exit_codes(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+    monkeypatch: pytest.MonkeyPatch, command_line: CommandLine, arguments: tuple[str, ...]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    code, output, _ = _call(monkeypatch, capsys, *arguments)
-    assert code == 0
-    rows = [line.strip("│ ").split(" ")[0] for line in output.splitlines() if line[:1] == "│"]
+    said = command_line(*arguments)
+    assert said.code == 0
+    rows = [line.strip("│ ").split(" ")[0] for line in said.output.splitlines() if line[:1] == "│"]
     assert rows == [
         "--help",
         *(n for n, command in COMMANDS.items() if not command.hidden),
     ]  # a row that is continued would begin with something else
-    assert "0 done · 1 the study could not finish · 2 something to mend" in output
+    assert "0 done · 1 the study could not finish · 2 something to mend" in said.output
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -131,19 +120,18 @@ def test_help_imports_nothing_heavy() -> None:
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    arguments: list[str], complaint: str,
-) -> None:  # fmt: skip
-    code, output, errors = _call(monkeypatch, capsys, *arguments)
-    assert code == 2
-    assert output == ""
-    assert errors.startswith("error: ")
-    assert complaint in errors
-    assert errors.count("\n") == 1
+    command_line: CommandLine, arguments: list[str], complaint: str
+) -> None:
+    said = command_line(*arguments)
+    assert said.code == 2
+    assert said.output == ""
+    assert said.errors.startswith("error: ")
+    assert complaint in said.errors
+    assert said.errors.count("\n") == 1
 
 
 def test_an_interruption_and_an_exit_code_are_passed_on(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, command_line: CommandLine
 ) -> None:
     import study.check
 
@@ -153,8 +141,7 @@ def test_an_interruption_and_an_exit_code_are_passed_on(
             raise raised
 
         monkeypatch.setattr(study.check, "check", check)
-        tiny = str(ROOT / "tests" / "tiny_study.yaml")
-        assert _call(monkeypatch, capsys, "check", tiny)[0] == code
+        assert command_line("check", ROOT / "tests" / "tiny_study.yaml").code == code
 
 
 def test_the_console_script_is_the_same_and_speaks_of_itself() -> None:
@@ -183,8 +170,6 @@ def test_shells_complete_the_console_script() -> None:
     assert "conformer-study" in shown
 
 
-def test_a_module_of_python_offers_no_completion(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert "completion" not in _call(monkeypatch, capsys, "--help")[1]
+def test_a_module_of_python_offers_no_completion(command_line: CommandLine) -> None:
+    assert "completion" not in command_line("--help").output
     assert "--install-completion" in _script("--help").stdout

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from study import __main__
 from study.config_file import load
 from study.storage import create_study
+from tests.command_line import CommandLine
 
 ROOT = Path(__file__).parent.parent.parent
 TINY = "tests/tiny_study.yaml"
@@ -64,11 +64,9 @@ def _get(port: int, path: str) -> bytes:
 
 
 def test_without_it_one_sentence_says_how_to_get_it(
-    begun: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    begun: Path, monkeypatch: pytest.MonkeyPatch, command_line: CommandLine
 ) -> None:
     monkeypatch.setitem(sys.modules, "optuna_dashboard", None)
-    monkeypatch.setattr("sys.argv", ["study", "dashboard", str(ROOT / TINY), "-o", f"runs={begun}"])
-    with pytest.raises(SystemExit) as stop:
-        __main__.main()
-    assert stop.value.code == 2
-    assert "pip install optuna-dashboard" in capsys.readouterr().err
+    said = command_line("dashboard", ROOT / TINY, "-o", f"runs={begun}")
+    assert said.code == 2
+    assert "pip install optuna-dashboard" in said.errors

@@ -11,7 +11,6 @@ import torch
 import yaml
 from rich.console import Console
 
-from study import __main__
 from study.check import check
 from study.config_file import load
 from study.corpus_summary import SplitSummary
@@ -21,6 +20,7 @@ from study.data.registry import CORPORA
 from study.errors import InputError
 from study.init import Corpus, init, study_name, text, tokens
 from study.scales import SCALES, SMALL, scale_of
+from tests.command_line import CommandLine
 from tests.speech import write_corpus
 from tests.study.data import layouts
 from tests.study.data.layouts import BUILD
@@ -250,14 +250,12 @@ def test_a_study_for_a_gpu_can_be_written_without_one(
 
 
 def test_the_command_writes_beside_the_user_and_refuses_in_sentences(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command_line: CommandLine
 ) -> None:
     write_corpus(tmp_path / "corpus")
     monkeypatch.chdir(tmp_path)
-    for code in (0, 2):
-        monkeypatch.setattr("sys.argv", ["study", "init", "corpus"])
-        with pytest.raises(SystemExit) as stop:
-            __main__.main()
-        assert stop.value.code == code
-    assert capsys.readouterr().err.startswith("error: corpus.yaml is there already")
+    assert command_line("init", "corpus").code == 0
+    again = command_line("init", "corpus")
+    assert again.code == 2
+    assert again.errors.startswith("error: corpus.yaml is there already")
     assert load(Path("corpus.yaml")).name == "corpus"

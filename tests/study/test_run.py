@@ -22,11 +22,11 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from model.config import SHAPE
-from study import __main__
 from study.config_file import load
 from study.storage import create_study
 from tests.browser import browser, needs_browser, see
-from tests.speech import read_manifest, write_corpus, write_manifest
+from tests.command_line import CommandLine
+from tests.speech import read_manifest
 from tests.study.mlflow_store import everything
 from tests.study.training.test_scoring import needs_sclite, sclite
 
@@ -37,6 +37,12 @@ __all__ = ["browser"]
 
 ROOT = Path(__file__).parent.parent.parent
 TINY = "tests/tiny_study.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _in_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("COLUMNS", "200")
 
 
 def _command(runs: Path, *arguments: str) -> list[str]:
@@ -167,14 +173,14 @@ def test_mlflow_holds_every_trial(finished: Finished) -> None:
 
 
 def test_mlflow_can_be_rebuilt_from_the_storage_and_the_run_folder(
-    finished: Finished, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    finished: Finished, command_line: CommandLine,
     tmp_path: Path,
 ) -> None:  # fmt: skip
     runs = tmp_path / "runs"
     runs.mkdir()
     shutil.copytree(finished.runs / "tiny", runs / "tiny")
     arguments = ("sync", TINY, "-o", f"runs={runs}")
-    code, output, _ = _main(monkeypatch, capsys, *arguments)
+    code, output, _ = command_line(*arguments)
     assert code == 0
     assert "Delivered to MLflow: trials 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and the report" in output
     rebuilt = everything(f"sqlite:///{runs}/mlflow.db")
@@ -184,7 +190,7 @@ def test_mlflow_can_be_rebuilt_from_the_storage_and_the_run_folder(
     assert (params[0].pop("launcher.workers"), params[1].pop("launcher.workers")) == ("2", "null")
     assert "KILLED" in {run[1] for run in original.values() if isinstance(run, tuple)}
     assert rebuilt == original
-    code, output, _ = _main(monkeypatch, capsys, *arguments)
+    code, output, _ = command_line(*arguments)
     assert "there was nothing to deliver" in output
 
 
@@ -201,12 +207,12 @@ def test_the_word_error_rates_of_a_study_are_those_of_sclite(
 
 
 def test_run_again_trains_nothing_and_says_so(
-    finished: Finished, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    finished: Finished, command_line: CommandLine
 ) -> None:
     before = _trials(finished.runs)
     page = finished.runs / "tiny" / "report" / "index.html"
     page.unlink()
-    code, output, _ = _main(monkeypatch, capsys, "run", TINY, "-o", f"runs={finished.runs}")
+    code, output, _ = command_line("run", TINY, "-o", f"runs={finished.runs}")
     assert code == 0
     assert "nothing is trained" in " ".join(output.split())
     assert page.is_file()
@@ -225,12 +231,10 @@ def test_a_finished_study_is_extended(finished: Finished, tmp_path: Path) -> Non
     assert len(search) == 8
 
 
-def test_the_report_is_written_again(
-    finished: Finished, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_report_is_written_again(finished: Finished, command_line: CommandLine) -> None:
     page = finished.runs / "tiny" / "report" / "index.html"
     page.unlink()
-    code, output, _ = _main(monkeypatch, capsys, "report", TINY, "-o", f"runs={finished.runs}")
+    code, output, _ = command_line("report", TINY, "-o", f"runs={finished.runs}")
     assert code == 0
     assert page.is_file()
     assert "The winner is" in output
@@ -239,38 +243,36 @@ def test_the_report_is_written_again(
 
 
 def test_studies_are_compared_on_one_page(
-    finished: Finished, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    finished: Finished, command_line: CommandLine,
     tmp_path: Path,
 ) -> None:  # fmt: skip
     copy = tmp_path / "tiny.yaml"
     copy.write_text((ROOT / TINY).read_text() + f"\nruns: {finished.runs}\n")
-    code, output, _ = _main(
-        monkeypatch, capsys, "compare", f"{copy}", f"{copy}", "--to", f"{tmp_path}/page"
-    )
+    code, output, _ = command_line("compare", f"{copy}", f"{copy}", "--to", f"{tmp_path}/page")
     assert code == 0
     assert "Of the six questions, the studies agree on" in output
     assert "index.html" in output
     assert "Do the answers agree?" in (tmp_path / "page" / "index.html").read_text()
-    code, _, errors = _main(monkeypatch, capsys, "compare", f"{copy}")
+    code, _, errors = command_line("compare", f"{copy}")
     assert code == 2
     assert "two studies or more" in errors
 
 
 def test_finalists_wait_for_the_end_of_the_search(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    command_line: CommandLine, tmp_path: Path
 ) -> None:
     config = load(ROOT / TINY, [f"runs={tmp_path}"])
     create_study(config, {"corpus": {"fingerprint": "none"}})
-    code, _, errors = _main(monkeypatch, capsys, "finalists", TINY, "-o", f"runs={tmp_path}")
+    code, _, errors = command_line("finalists", TINY, "-o", f"runs={tmp_path}")
     assert code == 2
     assert "the search of the study 'tiny' is not over" in errors
 
 
 def test_check_says_what_a_study_will_do_and_trains_nothing(
-    finished: Finished, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    finished: Finished, command_line: CommandLine
 ) -> None:
     runs = f"runs={finished.runs}"
-    code, output, _ = _main(monkeypatch, capsys, "check", TINY, "-o", runs, "-o", "name=other")
+    code, output, _ = command_line("check", TINY, "-o", runs, "-o", "name=other")
     assert code == 0
     assert "64 utterances" in output
     assert "8, 16" in output
@@ -402,82 +404,3 @@ def _processes_with(text: str) -> list[str]:
                 command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
                 found += [command] if text in command else []
     return found
-
-
-def _main(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
-) -> tuple[int, str, str]:
-    """The command line in this process: its exit code, output and errors."""
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", ["study", *arguments])
-    monkeypatch.setenv("COLUMNS", "200")
-    with pytest.raises(SystemExit) as end:
-        __main__.main()
-    captured = capsys.readouterr()
-    return int(end.value.code or 0), captured.out, captured.err
-
-
-@pytest.mark.parametrize(
-    ("damage", "options", "sentence"),
-    [
-        (None, ["-o", "netwok.dropout=0"], "there is no such key; did you mean 'network"),
-        (
-            None,
-            ["-o", "search.attention_heads.choices=[3]"],
-            "attention_heads 3 fits none of encoder_dim 8, 16: use 2 or 4",
-        ),
-        ("no audio", [], "there is no audio file"),
-        ("noise", [], "cannot be read"),
-        ("no text", [], "the transcript is empty"),
-        ("short", [], "too short"),
-        ("long text", [], "too long for CTC"),
-        ("no dev", [], "the split 'dev' has no utterances"),
-        (None, ["-o", "corpus.folder=nowhere"], "set corpus.folder"),
-        (None, ["--device", "gpu"], "'gpu' is not one of"),
-        (None, ["-o", "storage=nosuch://"], "storage: "),
-        (None, ["-o", "tracking.uri=file:///tmp/x"], "give the address of a server"),
-    ],
-)
-@pytest.mark.parametrize("command", ["run", "check"])
-def test_bad_input_gets_a_sentence_and_exit_code_2(
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    command: str,
-    damage: str | None,
-    options: list[str],
-    sentence: str,
-) -> None:
-    corpus = write_corpus(tmp_path / "corpus")
-    entries = read_manifest(corpus / "train.jsonl")
-    audio = corpus / entries[1]["audio"]
-    match damage:
-        case "no audio":
-            audio.unlink()
-        case "noise":
-            audio.write_bytes(os.urandom(1000))
-        case "short":
-            audio.write_bytes(audio.read_bytes()[: 44 + 2 * 900])
-        case "no text" | "long text":
-            entries[1]["text"] = "" if damage == "no text" else "red " * 50
-            write_manifest(corpus / "train.jsonl", entries)
-        case "no dev":
-            (corpus / "dev.jsonl").write_text("")
-    code, _, errors = _main(
-        monkeypatch,
-        capsys,
-        *(command, TINY, "-o", f"runs={tmp_path / 'runs'}"),
-        *("-o", f"corpus={{kind: manifest, folder: {corpus}}}", *options),
-    )
-    assert code == 2
-    assert sentence in errors
-    assert "Traceback" not in errors
-    assert all(line.startswith(("error: ", "  ")) for line in errors.splitlines())
-
-
-def test_a_study_that_has_not_begun_has_no_report(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    code, _, errors = _main(monkeypatch, capsys, "report", TINY, "-o", f"runs={tmp_path}")
-    assert code == 2
-    assert "has not begun" in errors

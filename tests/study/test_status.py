@@ -14,13 +14,13 @@ import pytest
 from optuna.trial import TrialState
 from rich.console import Console
 
-from study import __main__
 from study.config import StudyConfig
 from study.config_file import load
 from study.finalists import enqueue
 from study.leases import claim, hand_back
 from study.status import Status, follow, show
 from study.storage import create_study
+from tests.command_line import CommandLine
 
 TINY = Path(__file__).parent.parent / "tiny_study.yaml"
 SHAPE = {
@@ -237,17 +237,11 @@ def _wait_for(text: str, output: io.StringIO) -> None:
 @pytest.mark.parametrize("command", ["status", "dashboard"])
 @pytest.mark.parametrize("storage", [None, "sqlite:///{}/other.db"])
 def test_a_study_that_never_began_is_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    command: str, storage: str | None,
-) -> None:  # fmt: skip
-    arguments = ["study", command, str(TINY), "-o", f"runs={tmp_path}"]
-    if storage:
-        arguments += ["-o", f"storage={storage.format(tmp_path)}"]
-    monkeypatch.setattr("sys.argv", arguments)
-    with pytest.raises(SystemExit) as stop:
-        __main__.main()
-    output, errors = capsys.readouterr()
-    assert stop.value.code == 2
-    assert output == ""
-    assert errors.startswith("error: the study 'tiny' has not begun")
-    assert errors.count("\n") == 1
+    tmp_path: Path, command_line: CommandLine, command: str, storage: str | None
+) -> None:
+    options = ["-o", f"storage={storage.format(tmp_path)}"] if storage else []
+    said = command_line(command, TINY, "-o", f"runs={tmp_path}", *options)
+    assert said.code == 2
+    assert said.output == ""
+    assert said.errors.startswith("error: the study 'tiny' has not begun")
+    assert said.errors.count("\n") == 1

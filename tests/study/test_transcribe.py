@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,9 +13,9 @@ import soundfile
 from numpy.typing import NDArray
 from scipy import signal
 
-from study import __main__
 from study.config import StudyConfig
 from study.config_file import dump
+from tests.command_line import CommandLine
 from tests.study.spoken_study import TEXTS, commands
 
 Audio = NDArray[np.float64]
@@ -36,23 +35,16 @@ def spoken(config: StudyConfig) -> list[Audio]:
 
 @pytest.fixture
 def transcribe(
-    config: StudyConfig,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    config: StudyConfig, tmp_path: Path, command_line: CommandLine
 ) -> Callable[..., tuple[list[str], list[str]]]:
     """Runs the command, and gives the lines of its stdout and of its stderr."""
     file = tmp_path / "spoken.yaml"
     file.write_text(dump(config))
 
     def run(*arguments: object, code: int = 0) -> tuple[list[str], list[str]]:
-        given = [*map(str, arguments), "--study", str(file)]
-        monkeypatch.setattr(sys, "argv", ["study", "transcribe", *given])
-        with pytest.raises(SystemExit) as ended:
-            __main__.main()
-        said = capsys.readouterr()
-        assert (ended.value.code or 0) == code, said.err
-        return said.out.splitlines(), said.err.splitlines()
+        said = command_line("transcribe", *arguments, "--study", file)
+        assert said.code == code, said.errors
+        return said.output.splitlines(), said.errors.splitlines()
 
     return run
 
