@@ -11,7 +11,7 @@ winner in `reports.noise`, the rungs in `reports.rungs`; failures and learning c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -66,7 +66,7 @@ class ChecksData:
     legend: tuple[tuple[str, str, str], ...]
     """Per status: its mark, its word and what it says."""
 
-    panels: tuple[Panel, ...]
+    panels: tuple[Panel, ...] = field(compare=False)  # they hold functions, which are never equal
     """The figure: how early the final order shows; empty where that is not known."""
 
 

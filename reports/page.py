@@ -6,24 +6,19 @@ of, what does it cost, is it to be trusted, and how was it made.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import pandas as pd
 import yaml
-from markupsafe import Markup
 
 from reports import ComparisonFiles, ReportFiles, comparing, wording
 from reports.answer import Answer, answer_data, configuration_sentence
 from reports.answers import Answers, answers_data, as_json
 from reports.card import MARKS, MEANINGS, card_data, summary, unlike
 from reports.checks import checks_data
-from reports.comparison import comparison_data, comparison_panels, told
+from reports.comparison import comparison_data, comparison_panels
 from reports.cost import cost_panels
 from reports.curves import curve_panels, notes
 from reports.effects import effect_panels
@@ -36,7 +31,8 @@ from reports.mistakes import mistakes_panels
 from reports.questions import QUESTIONS, SIX, edge_note, label_of, question_data
 from reports.recognition import recognition_data
 from reports.record import StudyRecord, read_study
-from reports.style import Panel, figure_files, inline_svg
+from reports.rendering import environment, replace, safe_svg, style
+from reports.style import Panel, figure_files
 from reports.trials import COST_COLUMNS, TRIAL_COLUMNS, as_csv, column_of
 from reports.verdicts import VERDICTS, verdicts
 
@@ -152,7 +148,7 @@ def write_comparison(records: list[StudyRecord], folder: Path) -> ComparisonFile
     )
     folder.mkdir(parents=True, exist_ok=True)
     page = (
-        _environment()
+        environment()
         .get_template("comparing.html.jinja")
         .render(
             studies=studies,
@@ -161,11 +157,11 @@ def write_comparison(records: list[StudyRecord], folder: Path) -> ComparisonFile
             ranks=comparing.ranks_data(studies),
             differences=comparing.differences_data(studies),
             panels=comparing.effect_panels(studies),
-            style=_style(),
-            inline_svg=_safe_svg,
+            style=style(),
+            inline_svg=safe_svg,
         )
     )
-    _replace(folder / "index.html", page.encode())
+    replace(folder / "index.html", page.encode())
     return ComparisonFiles(html=folder / "index.html", sentence=sentence)
 
 
@@ -322,21 +318,21 @@ def _write(
                 path.unlink(missing_ok=True)
             continue
         for path, data in zip(files, figure_files(figure.panels, figure.columns), strict=True):
-            _replace(path, data)
+            replace(path, data)
             written.append(path)
-    environment = _environment()
+    templates = environment()
     table, told, markdown, html = (
         folder / name for name in ("trials.csv", "answers.json", "report.md", "index.html")
     )
-    _replace(told, as_json(answers).encode())
-    _replace(table, as_csv(record.trials).encode())
-    _replace(markdown, environment.get_template("report.md.jinja").render(content).encode())
-    page = environment.get_template("page.html.jinja").render(
+    replace(told, as_json(answers).encode())
+    replace(table, as_csv(record.trials).encode())
+    replace(markdown, templates.get_template("report.md.jinja").render(content).encode())
+    page = templates.get_template("page.html.jinja").render(
         content,
-        style=_style(),
-        inline_svg=_safe_svg,
+        style=style(),
+        inline_svg=safe_svg,
     )
-    _replace(html, page.encode())
+    replace(html, page.encode())
     return ReportFiles(
         html=html,
         markdown=markdown,
@@ -347,53 +343,3 @@ def _write(
         answers=answers,
         checks=content["checks"],
     )
-
-
-def _style() -> Markup:
-    sheets = [
-        resources.files("reports").joinpath(name).read_text(encoding="utf-8")
-        for name in ("style.css", "checks.css", "recognition.css")
-    ]
-    return Markup("\n".join(sheets))  # noqa: S704 - our own style sheets
-
-
-def _safe_svg(panel: Panel) -> Markup:
-    # Matplotlib has escaped every name in it, and inline_svg the alternative text.
-    return Markup(inline_svg(panel))  # noqa: S704
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("reports", "."),
-        undefined=jinja2.StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    for name in ("percent", "number", "count", "duration", "points", "counted", "p_value"):
-        environment.filters[name] = getattr(wording, name)
-    environment.filters["cell"] = _cell
-    environment.filters["told"] = told
-    return environment
-
-
-def _cell(text: object) -> Markup:
-    """Escape text for Markdown, also inside a table: neither tags nor emphasis nor new cells."""
-    escaped = str(Markup.escape(" ".join(str(text).split())))
-    marked = "".join(f"\\{c}" if c in "\\`*_[]|~" else c for c in escaped)
-    return Markup(marked)  # noqa: S704
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file beside its place, then move it there in one step."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    beside = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        beside.chmod(0o644)
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise

@@ -20,8 +20,8 @@ from reports.answer import answer_data
 from reports.checks import checks_data
 from reports.curves import falls_data
 from reports.noise import seed_spread
-from reports.page import _environment, _safe_svg
 from reports.record import StudyRecord, read_study
+from reports.rendering import environment, safe_svg
 from reports.rungs import evaluations_of, rungs_data
 from reports.style import inline_svg
 from reports.trust import MARKS, Check
@@ -516,9 +516,9 @@ def test_what_pruning_cost() -> None:
 def test_partials(simulate: Simulate) -> None:
     simulated = simulate(explore=30, refine=12, mishaps=True)
     data = checks_data(read_study(simulated.storage, simulated.name))
-    content = {"checks": data, "inline_svg": _safe_svg}
-    html = _environment().get_template("checks.html.jinja").render(content)
-    markdown = _environment().get_template("checks.md.jinja").render(content)
+    content = {"checks": data, "inline_svg": safe_svg}
+    html = environment().get_template("checks.html.jinja").render(content)
+    markdown = environment().get_template("checks.md.jinja").render(content)
     order = list(MARKS)
     statuses = [check.status for check in data.checks]
     assert statuses == sorted(statuses, key=order.index)

@@ -17,8 +17,8 @@ from scipy.stats import qmc
 
 from reports.cost import COSTS, brief_seconds, cost_data, cost_panels
 from reports.equal_size import EqualQuestion, EqualSizeData, equal_size_data, equal_size_panels
-from reports.page import _environment, _safe_svg
 from reports.record import StudyRecord, read_study
+from reports.rendering import environment, safe_svg
 from reports.style import inline_svg
 from tests.reports.simulated import choices_of, config, draw, simulated_trial
 
@@ -216,14 +216,14 @@ def test_panels_and_partials() -> None:
     panels = equal_size_panels(data)
     assert len(panels) == 6 == len({panel.name for panel in panels})
     assert "; 4: −4." in panels[0].alt and "whatever the size" in panels[0].alt
-    content = {"equal_size": data, "equal_size_panels": panels, "inline_svg": _safe_svg}
-    html = _environment().get_template("equal_size.html.jinja").render(content)
-    markdown = _environment().get_template("equal_size.md.jinja").render(content)
+    content = {"equal_size": data, "equal_size_panels": panels, "inline_svg": safe_svg}
+    html = environment().get_template("equal_size.html.jinja").render(content)
+    markdown = environment().get_template("equal_size.md.jinja").render(content)
     assert html.count("<svg role=") == 6 and "4 encoder layers are" in html
     assert inline_svg(panels[0]) in html
     assert "4 encoder layers are" in markdown and "figures/equal-size.svg" in markdown
     nothing = {"equal_size": equal_size_data(record_of([])), "equal_size_panels": []}
-    assert "It takes 9" in _environment().get_template("equal_size.html.jinja").render(nothing)
+    assert "It takes 9" in environment().get_template("equal_size.html.jinja").render(nothing)
 
 
 # Frontiers
