@@ -271,6 +271,7 @@ def no_op(config: StudyConfig, file: Path, workers: int) -> dict[str, Any]:
         "lost": config.trials - len(numbers & {trial.number for trial in complete}),
         "claimed_twice": len(claims) - len(numbers),
         "seconds_to_create": round(created, 1),
+        "trials_per_second": round(len(claims) / seconds, 1),
         "ms_per_trial": round(1000 * seconds / len(claims), 1),
         "ms_to_claim_median": round(statistics.median(waits), 1),
         "ms_to_claim_99_of_100": round(waits[len(waits) * 99 // 100], 1),

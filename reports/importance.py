@@ -51,7 +51,7 @@ RESAMPLES = 40
 """Bootstrap resamples of the trials behind each interval."""
 
 _MOST_FOR_FANOVA = 400  # its cost grows faster than the number of trials; Sobol prefixes are even
-_MOST_RESAMPLED = 150  # of more trials so many are drawn each time, which makes intervals wider
+_MOST_RESAMPLED = 100  # of more trials so many are drawn each time, which makes intervals wider
 _FOLDS = 5
 
 EVALUATORS = {"fanova": "fANOVA", "ped_anova": "PED-ANOVA"}
