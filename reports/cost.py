@@ -20,7 +20,7 @@ import seaborn as sns
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from reports.effects import KINDS, kind_of
-from reports.style import INK, MUTED, PAPER, Panel, log_ticks, place_labels, slug
+from reports.style import INK, MUTED, PAPER, Panel, fewer_dots, log_ticks, place_labels, slug
 from reports.wording import count, duration, number, percent
 
 if TYPE_CHECKING:
@@ -165,9 +165,10 @@ def plot_cost(axes: Axes, data: pd.DataFrame, stopped: pd.DataFrame, cost: Cost)
         linewidth=1.3,
         zorder=2,
     )
+    drawn = fewer_dots(stopped)
     axes.scatter(
-        stopped["cost"],
-        (100 * stopped["wer"]).clip(upper=ceiling + pad),
+        drawn["cost"],
+        (100 * drawn["wer"]).clip(upper=ceiling + pad),
         s=36,
         marker="v",
         facecolors="none",
@@ -180,6 +181,7 @@ def plot_cost(axes: Axes, data: pd.DataFrame, stopped: pd.DataFrame, cost: Cost)
         rows = shown[shown["kind"] == kind]
         if rows.empty:
             continue
+        rows = pd.concat([fewer_dots(rows), rows[rows["frontier"]]]).drop_duplicates("number")
         sns.scatterplot(
             rows,
             x="cost",

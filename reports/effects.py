@@ -27,6 +27,7 @@ from reports.style import (
     PAPER,
     REFINE,
     Panel,
+    fewer_dots,
     log_ticks,
     place_labels,
     slug,
@@ -164,7 +165,9 @@ def wer_limits(data: tuple[EffectData, ...]) -> tuple[float, float]:
 
 def plot_effect(axes: Axes, effect: EffectData, limits: tuple[float, float]) -> None:
     """Draw one panel: dots per trial, the effect and its band, anchors by name."""
-    points = effect.points.assign(percent=100 * effect.points["wer"])
+    kinds = [fewer_dots(rows) for _, rows in effect.points.groupby("kind", sort=False)]
+    points = pd.concat(kinds) if kinds else effect.points
+    points = points.assign(percent=100 * points["wer"])
     _axis(axes, effect)
     pruned = points[points["kind"] == "pruned"]
     above = pruned["percent"] > limits[1]

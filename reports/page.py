@@ -32,7 +32,7 @@ from reports.questions import QUESTIONS, SIX, edge_note, label_of, question_data
 from reports.recognition import recognition_data
 from reports.record import StudyRecord, read_study
 from reports.rendering import environment, replace, safe_svg, style
-from reports.style import Panel, figure_files
+from reports.style import DOTS, Panel, figure_files
 from reports.trials import COST_COLUMNS, TRIAL_COLUMNS, as_csv, column_of
 from reports.verdicts import VERDICTS, verdicts
 
@@ -120,6 +120,9 @@ def write_report(
         "reliable": RELIABLE,
         "resamples": RESAMPLES,
         "curve_notes": notes(record),
+        "dots_note": f"Of each kind of trials about {DOTS:,} are drawn, evenly chosen."
+        if len(record.trials) > DOTS
+        else "",
         "figures": figures,
         "devices": sorted(set(record.results["device"].dropna())),
         **_trials(record),

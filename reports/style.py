@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -80,6 +81,14 @@ class Panel:
 
     right: int = 14
     """Room in pixels for what is written beyond the right end of the axes."""
+
+
+def fewer_dots(points: pd.DataFrame) -> pd.DataFrame:
+    """Return at most `DOTS` rows, evenly chosen, and the lowest `wer` among them."""
+    chosen = points.iloc[:: max(1, -(-len(points) // DOTS))]
+    if len(chosen) == len(points):
+        return points
+    return pd.concat([chosen, points.nsmallest(1, "wer")]).drop_duplicates("number")
 
 
 def slug(text: str) -> str:
@@ -189,6 +198,8 @@ def place_labels(
         taken.append(best[2])
 
 
+DOTS = 1000
+"""About how many trials of a kind a panel shows: more are one grey patch, and megabytes."""
 _TITLE = 34  # pixels above a panel in the files
 _BOTTOM, _TOP = 46, 12  # pixels around the axes
 _SPOTS = (  # near ones first; below-left last, where `below` starts

@@ -21,7 +21,7 @@ from reports.isolation import isolation_data, isolation_panels
 from reports.questions import edge_note, question_data
 from reports.record import Searched, StudyRecord, read_study
 from reports.redaction import redact
-from reports.style import inline_svg
+from reports.style import DOTS, fewer_dots, inline_svg
 from reports.transcripts import align
 from reports.trials import as_csv
 from tests.reports.simulated import (
@@ -284,3 +284,14 @@ def test_seeds_keep_every_digit(empty_study: SimulatedStudy) -> None:
         *map(str, seeds),
         "",
     ]
+
+
+@pytest.mark.parametrize("count", [0, 1, DOTS, DOTS + 1, 7 * DOTS])
+def test_of_many_dots_some_are_drawn_and_the_best_among_them(count: int) -> None:
+    wers = np.random.default_rng(0).permutation(count).astype(float)
+    points = pd.DataFrame({"number": np.arange(count), "wer": wers})
+    drawn = fewer_dots(points)
+    assert min(count, DOTS // 2) <= len(drawn) <= DOTS + 1
+    assert drawn["number"].is_unique
+    if count:
+        assert drawn["wer"].min() == 0

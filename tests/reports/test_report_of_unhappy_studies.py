@@ -167,6 +167,8 @@ def test_ten_thousand_trials_take_less_than_a_minute(tmp_path: Path) -> None:
     took = time.perf_counter() - started
     assert len(pd.read_csv(files.trials_csv)) == 10_000
     assert took < 60, took
+    assert files.html.stat().st_size < 10e6
+    assert "about 1,000 are drawn" in files.html.read_text(encoding="utf-8")
 
 
 def test_all_trials_alike(empty_study: SimulatedStudy) -> None:
