@@ -191,8 +191,8 @@ def headline(verdict: Verdict, best: Mapping[str, float | None] | None = None) -
     `best` holds the values of the best network, by the names of the questions.
     """
     value = (best or {}).get(verdict.question.name)
-    other = value is not None and value != verdict.recommended
-    return f"{_value(verdict)} ({verdict.verdict}{f'; the winner has {number(value)}' * other})"
+    other = "" if value in (None, verdict.recommended) else f"; the winner has {number(value)}"
+    return f"{_value(verdict)} ({verdict.verdict}{other})"
 
 
 def unlike(values: Mapping[str, float | None], answered: Sequence[Verdict]) -> list[str]:
