@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -40,11 +39,11 @@ from typing import Any
 from mlflow import MlflowClient
 from optuna.trial import FrozenTrial, TrialState
 
+from benchmarks.claims import no_op
 from study import provenance
 from study.config import StudyConfig
 from study.config_file import amend, dump, load
 from study.files import write_atomically
-from study.leases import claim
 from study.runner import _attributes
 from study.storage import create_study, open_study
 from study.tracking.sync import open_experiment
@@ -223,59 +222,6 @@ def _mlflow_faults(config: StudyConfig, trials: list[FrozenTrial]) -> Iterator[s
         history = client.get_metric_history(run.info.run_id, "wer")
         if sorted((m.step, m.value) for m in history) != sorted(trial.intermediate_values.items()):
             yield f"MLflow's trial {trial.number} has another curve of WER"
-
-
-# ── No-op trials ─────────────────────────────────────────────────────────────────────────
-
-
-def _claim_all(file: str, variables: dict[str, str], started: Any, results: Any) -> None:
-    os.environ.update(variables)
-    study = open_study(load(Path(file)))
-    started.wait()
-    claimed: dict[int, float] = {}
-    began = time.perf_counter()
-    while (trial := claim(study)) is not None:
-        claimed[trial.number] = time.perf_counter() - began
-        study.tell(trial, 1.0)
-        began = time.perf_counter()
-    results.put(claimed)
-
-
-def no_op(config: StudyConfig, file: Path, workers: int) -> dict[str, Any]:
-    """Claim and finish all trials of a study from several processes; returns what was measured."""
-    began = time.perf_counter()
-    study = create_study(config, {"corpus": {"fingerprint": "none"}})
-    created = time.perf_counter() - began
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mlflow", "study.runner", "psycopg"])  # once, not by each
-    started, results = context.Barrier(workers + 1), context.SimpleQueue()
-    processes = [
-        context.Process(target=_claim_all, args=(str(file), dict(os.environ), started, results))
-        for _ in range(workers)
-    ]
-    for process in processes:
-        process.start()
-    started.wait()
-    began = time.perf_counter()
-    claims = [claim for _ in processes for claim in results.get().items()]
-    seconds = time.perf_counter() - began
-    for process in processes:
-        process.join()
-    numbers = {number for number, _ in claims}
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    waits = sorted(1000 * took for _, took in claims)
-    return {
-        "storage": config.storage_url.partition(":")[0],
-        "workers": workers,
-        "trials": config.trials,
-        "lost": config.trials - len(numbers & {trial.number for trial in complete}),
-        "claimed_twice": len(claims) - len(numbers),
-        "seconds_to_create": round(created, 1),
-        "trials_per_second": round(len(claims) / seconds, 1),
-        "ms_per_trial": round(1000 * seconds / len(claims), 1),
-        "ms_to_claim_median": round(statistics.median(waits), 1),
-        "ms_to_claim_99_of_100": round(waits[len(waits) * 99 // 100], 1),
-    }
 
 
 # ── The whole ────────────────────────────────────────────────────────────────────────────

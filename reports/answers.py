@@ -38,8 +38,8 @@ class QuestionAnswer:
     verdict: str
     """decided, leaning, undecided, at the edge, no effect seen, or not asked."""
     headline: str
-    """Value and verdict in a few words, and where the best network has another value, that:
-    4 (leaning; the winner has 6)."""
+    """Value and verdict in a few words, and where the best trial has another value, that:
+    4 (leaning; the best trial has 6)."""
     sentence: str
     """The answer in words."""
     advice: str

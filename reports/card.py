@@ -163,10 +163,14 @@ def _advice(verdict: Verdict) -> str:
 
 
 def _best(verdict: Verdict, values: Mapping[str, float | None]) -> str:
+    value = _another(verdict, values)
+    return "" if value is None else f"The network above has {number(value)}."
+
+
+def _another(verdict: Verdict, values: Mapping[str, float | None]) -> float | None:
+    """Return the value that a network has where it is not the recommended one; else None."""
     value = values.get(verdict.question.name)
-    if value is None or verdict.recommended is None or value == verdict.recommended:
-        return ""
-    return f"The network above has {number(value)}."
+    return None if verdict.recommended in (None, value) else value
 
 
 def summary(verdicts: Sequence[Verdict]) -> str:
@@ -186,12 +190,12 @@ def summary(verdicts: Sequence[Verdict]) -> str:
 
 
 def headline(verdict: Verdict, best: Mapping[str, float | None] | None = None) -> str:
-    """Return an answer in a few words, for a tag or a terminal: 4 (leaning; the winner has 6).
+    """Return an answer in a few words, for a tag or a terminal: 4 (leaning; the best trial has 6).
 
-    `best` holds the values of the best network, by the names of the questions.
+    `best` holds the values of the best trial, by the names of the questions.
     """
-    value = (best or {}).get(verdict.question.name)
-    other = "" if value in (None, verdict.recommended) else f"; the winner has {number(value)}"
+    value = _another(verdict, best or {})
+    other = "" if value is None else f"; the best trial has {number(value)}"
     return f"{_value(verdict)} ({verdict.verdict}{other})"
 
 
@@ -204,8 +208,8 @@ def unlike(values: Mapping[str, float | None], answered: Sequence[Verdict]) -> l
     }
     equal, worse, untried = known.values()
     for verdict in answered:
-        value = values.get(verdict.question.name)
-        if value is None or verdict.recommended is None or value == verdict.recommended:
+        value = _another(verdict, values)
+        if value is None:
             continue
         tried = value in {effect.value for effect in verdict.effects}
         fine = verdict.verdict == "no effect seen" or value in verdict.as_good

@@ -20,6 +20,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from reports.questions import QUESTIONS, label_of, values_of
 from reports.style import (
     ANCHOR,
+    DOTS,
     EXPLORE,
     INK,
     LINES,
@@ -93,6 +94,13 @@ def kind_of(trials: pd.DataFrame) -> pd.Series[str]:
     kind[trials["anchor"].notna()] = "anchor"
     kind[trials["outcome"] == "pruned"] = "pruned"
     return kind
+
+
+def dots_note(record: StudyRecord) -> str:
+    """Say that not every trial is drawn as a dot; empty where every one is."""
+    if kind_of(record.trials).value_counts().max() > DOTS:
+        return f"Of each kind of trials about {DOTS:,} are drawn, evenly chosen."
+    return ""
 
 
 def effects_data(record: StudyRecord, verdicts: Sequence[Verdict] = ()) -> tuple[EffectData, ...]:

@@ -21,7 +21,7 @@ from reports.checks import checks_data
 from reports.comparison import comparison_data, comparison_panels
 from reports.cost import cost_panels
 from reports.curves import curve_panels, notes
-from reports.effects import effect_panels
+from reports.effects import dots_note, effect_panels
 from reports.equal_size import equal_size_data, equal_size_panels
 from reports.importance import FEWEST, RELIABLE, RESAMPLES, importance_data, importance_panels
 from reports.interactions import interaction_panels, interactions_data
@@ -32,7 +32,7 @@ from reports.questions import QUESTIONS, SIX, edge_note, label_of, question_data
 from reports.recognition import recognition_data
 from reports.record import StudyRecord, read_study
 from reports.rendering import environment, replace, safe_svg, style
-from reports.style import DOTS, Panel, figure_files
+from reports.style import Panel, figure_files
 from reports.trials import COST_COLUMNS, TRIAL_COLUMNS, as_csv, column_of
 from reports.verdicts import VERDICTS, verdicts
 
@@ -120,9 +120,7 @@ def write_report(
         "reliable": RELIABLE,
         "resamples": RESAMPLES,
         "curve_notes": notes(record),
-        "dots_note": f"Of each kind of trials about {DOTS:,} are drawn, evenly chosen."
-        if len(record.trials) > DOTS
-        else "",
+        "dots_note": dots_note(record),
         "figures": figures,
         "devices": sorted(set(record.results["device"].dropna())),
         **_trials(record),

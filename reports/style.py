@@ -54,6 +54,10 @@ _FONT = re.compile(r"font-family: [^;\"]*")
 _IDS = re.compile(r"(\bid=\"|xlink:href=\"#|url\(#)")
 
 
+DOTS = 1000
+"""About how many trials of a kind a panel shows: more are one grey patch, and megabytes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Panel:
     """One pair of axes of a figure."""
@@ -198,8 +202,6 @@ def place_labels(
         taken.append(best[2])
 
 
-DOTS = 1000
-"""About how many trials of a kind a panel shows: more are one grey patch, and megabytes."""
 _TITLE = 34  # pixels above a panel in the files
 _BOTTOM, _TOP = 46, 12  # pixels around the axes
 _SPOTS = (  # near ones first; below-left last, where `below` starts

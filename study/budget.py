@@ -18,9 +18,9 @@ def seconds_of(trial: FrozenTrial) -> float:
     return float(evaluations[-1]["train_seconds"] + sum(e["evaluate_seconds"] for e in evaluations))
 
 
-def is_begun(trial: FrozenTrial) -> bool:
-    """Whether a worker has had a trial, and built its network."""
-    return "config" in trial.user_attrs
+def can_be_left_out(trial: FrozenTrial) -> bool:
+    """Whether a trial is one of refine of which no worker has built the network yet."""
+    return trial.user_attrs.get("phase") == "refine" and "config" not in trial.user_attrs
 
 
 def refine_is_spent(trials: Iterable[FrozenTrial], hours: float | None) -> bool:

@@ -18,7 +18,7 @@ from study.crew import size as crew_size
 from study.data.batches import Batch, Batches
 from study.data.dataset import Dataset
 from study.progress import duration_in_words, shape_in_words
-from study.runner import describe_dataset, settle_device
+from study.runner import describe_dataset, preflight
 from study.training.config import TrainingConfig
 from study.training.loop import cost_on, total_steps
 from study.worker import open_dataset
@@ -43,7 +43,7 @@ def check(config: StudyConfig, console: Console) -> None:
     Raises `InputError` on whatever `run` would refuse. Nothing is trained: the time comes from a
     timed step of the smallest and of the largest network on random numbers.
     """
-    device = settle_device(config)
+    device = preflight(config)
     with console.status("Preparing speech and features …"):
         dataset = open_dataset(config)
     console.print(f"[bold]{config.name}[/]: {config.corpus.kind} corpus", highlight=False)

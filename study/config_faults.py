@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from itertools import product
 from typing import Any
@@ -19,7 +19,7 @@ from model.config import SHAPE, NetworkConfig, conflicts, decoding_conflicts, un
 from study.anchors import ANCHORS
 from study.config import JOURNAL_WORKERS, SEARCHABLE, StudyConfig, holds_password
 from study.errors import nearest
-from study.space import Dimension, SearchRange
+from study.space import Dimension, Number, SearchRange
 from study.training.config import TrainingConfig
 
 
@@ -120,11 +120,7 @@ def _combination_faults(config: StudyConfig) -> Iterator[tuple[str, str]]:
         yield from _heads_faults(config, width, heads, seen)
     names = ("encoder_dim", "attention_heads", "decoder_dim", "decoder_heads", "conv_kernel_size")
     for group in (names[:2], names[2:4], names[4:]):
-        options = [
-            config.space[name].values if name in config.space else (getattr(config.network, name),)
-            for name in group
-        ]
-        for values in product(*options):
+        for values in product(*(_values(config, name) for name in group)):
             network, _ = config.with_parameters(dict(zip(group, values, strict=True)))
             for name, fault in conflicts(network):
                 if name in group and fault not in seen:
@@ -145,10 +141,7 @@ def _heads_faults(
 
     Where some widths fit them, the widths are at fault.
     """
-    widths, counts = (
-        config.space[name].values if name in config.space else (getattr(config.network, name),)
-        for name in (width, heads)
-    )
+    widths, counts = _values(config, width), _values(config, heads)
     if len(widths) < 2:
         return
     fitting = [n for n in range(1, max(map(int, widths)) + 1)
@@ -169,6 +162,11 @@ def _heads_faults(
                 f"{heads} {count} fits none of {width} {', '.join(f'{v:g}' for v in widths)}: "
                 f"use {' or '.join(map(str, near))}",
             )
+
+
+def _values(config: StudyConfig, name: str) -> Sequence[Number]:
+    """What a key of the network may be: its choices, or its one value."""
+    return config.space[name].values if name in config.space else (getattr(config.network, name),)
 
 
 def _baseline_faults(config: StudyConfig, given: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -49,7 +49,8 @@ def select(config: StudyConfig, study: optuna.Study) -> list[Finalist]:
 
     Candidates come in the order of `reports.candidates`. An anchor is repeated where it finished,
     with the learning rate that it had; a candidate that is the same network as an anchor is not
-    trained twice. Earlier finalists do not count, so that asking again gives the same answer.
+    trained twice. Earlier finalists do not count, so that asking again gives the same answer. With
+    `finalists.top` 0 there are none.
     """
     finalists = config.finalists
     if not finalists.top:  # the anchors by themselves would crown one of them

@@ -29,17 +29,21 @@ def write(config: StudyConfig, study: optuna.Study) -> ReportFiles:
 
 def show(files: ReportFiles, console: Console) -> None:
     """Print the winner, the six answers, the checks that are bad, and where the report lies."""
-    console.print(files.answer.sentence, style="bold", highlight=False)
+
+    def say(text: str, style: str | None = None) -> None:
+        console.print(text, style=style, highlight=False, markup=False)  # names may hold brackets
+
+    say(files.answer.sentence, style="bold")
     if files.answer.best is not None:
-        console.print("The answers, read from all trials together:", highlight=False)
+        say("The answers, read from all trials together:")
         for question in files.answers.questions:
-            console.print(f"  {question.name:17} {question.headline}", highlight=False)
-        console.print(f"Can they be believed? {files.checks.sentence}", highlight=False)
+            say(f"  {question.name:17} {question.headline}")
+        say(f"Can they be believed? {files.checks.sentence}")
         for check in files.checks.checks:
             if check.status == "bad":
-                console.print(f"  {check.mark} {check.title}: {check.text}", highlight=False)
-    console.print()
-    console.print(f"report   {short(files.html)}", highlight=False, soft_wrap=True)
+                say(f"  {check.mark} {check.title}: {check.text}")
+    say("")
+    console.print(f"report   {short(files.html)}", highlight=False, markup=False, soft_wrap=True)
 
 
 def short(file: Path) -> Path:

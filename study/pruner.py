@@ -21,7 +21,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from study.budget import is_begun, refine_is_spent
+from study.budget import can_be_left_out, refine_is_spent
 
 INFORMATIVE = 0.8
 """A word error rate above this says little (a model that writes nothing has 1); the loss does."""
@@ -130,19 +130,16 @@ def queue(study: optuna.Study) -> list[FrozenTrial]:
     that are paused are none of them. Once refine has had its hours, what was begun is all there is.
     """
     trials = study.get_trials(deepcopy=False)
-    if refine_is_spent(trials, _hours(study)):
-        return [t for t in _unpaused(trials) if is_begun(t) or t.user_attrs["phase"] != "refine"]
+    waiting = [t for t in trials if t.state == TrialState.WAITING and not is_paused(t)]
+    if refine_is_spent(trials, refine_hours(study)):
+        return [trial for trial in waiting if not can_be_left_out(trial)]
     promoted = (
         study.pruner.promotable(trials) if isinstance(study.pruner, SuccessiveHalving) else []
     )
-    return promoted + _unpaused(trials)
+    return promoted + waiting
 
 
-def _unpaused(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    return [t for t in trials if t.state == TrialState.WAITING and not is_paused(t)]
-
-
-def _hours(study: optuna.Study) -> float | None:
+def refine_hours(study: optuna.Study) -> float | None:
     """`refine.hours`, as the study has it by now: a worker may have been started with others."""
     refine = study.user_attrs.get("config", {}).get("refine", {})
     return refine.get("hours")  # type: ignore[no-any-return]

@@ -55,7 +55,7 @@ def run(
     `arguments` are those with which other commands find the same study. With
     `accept_changed_corpus` it goes on although its corpus is not what it was, which is recorded.
     """
-    here = settle_device(config)
+    here = preflight(config)
     study = _begin(config, here.type, console, accept_changed_corpus=accept_changed_corpus)
     experiment = sync.open_experiment(config, study)
     if experiment is not None and config.tracking.system_metrics and (lacking := missing()):
@@ -89,10 +89,10 @@ def run(
     return 0 if watch.best is not None else FAILED
 
 
-def settle_device(config: StudyConfig) -> torch.device:
-    """Where trials train here, once what can be refused before speech is prepared was refused.
+def preflight(config: StudyConfig) -> torch.device:
+    """Refuse what can be refused before the speech is prepared, which can take hours.
 
-    Preparing it can take hours. Raises `InputError`.
+    Returns the device on which trials train here. Raises `InputError`.
     """
     device = choose_device(config.device)
     refuse_graphs(config, device_of_workers(config, device))
@@ -127,7 +127,8 @@ def _greet(watch: Watch, lost: list[FrozenTrial]) -> None:
         say(
             f"The study '{name}' is finished: all its {len(watch.trials)} trials have an "
             "outcome, so nothing is trained. To extend it, ask for more: -o explore.trials=…, "
-            "-o refine.trials=…, -o finalists.seeds=…; to begin anew: -o name=…",
+            f"-o refine.{'trials' if watch.config.refine.hours is None else 'hours'}=…, "
+            "-o finalists.seeds=…; to begin anew: -o name=…",
             highlight=False,
         )
     elif watch.finished:

@@ -32,7 +32,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from study import finalists
-from study.budget import LEFT_OUT
+from study.budget import LEFT_OUT, can_be_left_out, refine_is_spent
 from study.config import StudyConfig
 from study.connection import record
 from study.data.dataset import Dataset
@@ -40,7 +40,7 @@ from study.errors import Unavailable
 from study.files import Unwritable, clear_unfinished, write_atomically
 from study.leases import Lease, hand_back, take
 from study.patience import without_waiting
-from study.pruner import is_paused, is_rung, queue
+from study.pruner import is_paused, is_rung, queue, refine_hours
 from study.sampler import CONSTRAINT, derived_seed
 from study.space import Number
 from study.storage import FINALIST
@@ -144,7 +144,10 @@ def settle(laboratory: Laboratory) -> None:
     waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
     if not waiting or queue(study) or any(t.state == TrialState.RUNNING for t in trials):
         return
+    spent = refine_is_spent(trials, refine_hours(study))
     for trial in waiting:
+        if not is_paused(trial) and not (spent and can_be_left_out(trial)):
+            continue  # handed back this moment: somebody will claim it
         claimed = take(study, trial)
         if claimed is not None:
             noted = trial.user_attrs.get("mlflow_run_id")

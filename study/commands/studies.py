@@ -105,6 +105,8 @@ def train_finalists(
     from study.storage import search_is_over
 
     config = load_study(file, override, workers=workers, device=device)
+    if not config.finalists.top:
+        raise InputError("finalists.top is 0, so there are none: ask for some, -o finalists.top=2")
     if not search_is_over(open_begun(config).get_trials(deepcopy=False)):
         raise InputError(
             f"the search of the study '{config.name}' is not over: run it to its end first"

@@ -22,7 +22,7 @@ from study.training.config import TrainingConfig
 from study.training.execution import Choice, Expected, choose, graphs_obstacle
 from study.training.optimiser import Optimiser
 from study.training.snapshot import unchanged
-from study.training.step import autocast
+from study.training.step import Stepper, autocast
 
 TRIES = 3
 """Steps that are timed, after one that is not."""
@@ -92,6 +92,18 @@ class Arrangement:
                 made = Plain(self._recogniser, cast)
             self._computes[execution] = made
         return self._computes[execution]
+
+    def stepper(self, execution: str, steps: int) -> Stepper:
+        """What takes so many steps in the chosen way."""
+        return Stepper(
+            self._recogniser,
+            self._optimiser,
+            self._training,
+            steps,
+            self._device,
+            self.compute(execution),
+            self._micro_batches,
+        )
 
     def _try_out(self, execution: str) -> float | None:
         """Seconds of a step with the longest full batch; None where there is no GPU."""

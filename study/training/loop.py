@@ -144,22 +144,8 @@ def _attempt(
     arrangement = Arrangement(
         recogniser, optimiser, training, batches, feed, device, progress.micro_batches
     )
-    facts: dict[str, object] = {"micro_batches": progress.micro_batches}
-    if progress.execution is None:
-        choice = arrangement.choice(steps - progress.step)
-        progress.execution = choice.execution
-        facts["execution_reason"] = choice.reason
-    chosen({**facts, "execution": progress.execution})
+    stepper = _stepper(arrangement, progress, steps, chosen)
     fixed = progress.execution != "eager"
-    stepper = Stepper(
-        recogniser,
-        optimiser,
-        training,
-        steps,
-        device,
-        arrangement.compute(progress.execution),
-        progress.micro_batches,
-    )
 
     def stop_if_asked() -> None:
         if interrupted():
@@ -201,6 +187,22 @@ def _attempt(
             weights.write(folder / "best.pt", recogniser.state_dict())
         checkpoint.save(file, identity, progress, recogniser, optimiser)
         yield evaluation
+
+
+def _stepper(
+    arrangement: Arrangement,
+    progress: checkpoint.Progress,
+    steps: int,
+    chosen: Callable[[dict[str, object]], None],
+) -> Stepper:
+    """What takes the steps of a trial, in the way in which it began, or in one chosen now."""
+    facts: dict[str, object] = {"micro_batches": progress.micro_batches}
+    if progress.execution is None:
+        choice = arrangement.choice(steps - progress.step)
+        progress.execution = choice.execution
+        facts["execution_reason"] = choice.reason
+    chosen({**facts, "execution": progress.execution})
+    return arrangement.stepper(progress.execution, steps)
 
 
 def _evaluation(

@@ -204,7 +204,7 @@ def test_answers_json_holds_what_the_page_says(files: reports.ReportFiles) -> No
         assert question["sentence"].split(".")[0] in page
         assert f"({question['verdict']}" in question["headline"]
         won = answers["best"]["values"][question["name"]]
-        unlike = f"; the winner has {won:g})"
+        unlike = f"; the best trial has {won:g})"
         assert question["headline"].endswith(unlike) == (won != question["recommended"])
 
 

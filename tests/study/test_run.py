@@ -173,9 +173,8 @@ def test_mlflow_holds_every_trial(finished: Finished) -> None:
 
 
 def test_mlflow_can_be_rebuilt_from_the_storage_and_the_run_folder(
-    finished: Finished, command_line: CommandLine,
-    tmp_path: Path,
-) -> None:  # fmt: skip
+    finished: Finished, command_line: CommandLine, tmp_path: Path
+) -> None:
     runs = tmp_path / "runs"
     runs.mkdir()
     shutil.copytree(finished.runs / "tiny", runs / "tiny")
@@ -243,9 +242,8 @@ def test_the_report_is_written_again(finished: Finished, command_line: CommandLi
 
 
 def test_studies_are_compared_on_one_page(
-    finished: Finished, command_line: CommandLine,
-    tmp_path: Path,
-) -> None:  # fmt: skip
+    finished: Finished, command_line: CommandLine, tmp_path: Path
+) -> None:
     copy = tmp_path / "tiny.yaml"
     copy.write_text((ROOT / TINY).read_text() + f"\nruns: {finished.runs}\n")
     code, output, _ = command_line("compare", f"{copy}", f"{copy}", "--to", f"{tmp_path}/page")
@@ -266,6 +264,12 @@ def test_finalists_wait_for_the_end_of_the_search(
     code, _, errors = command_line("finalists", TINY, "-o", f"runs={tmp_path}")
     assert code == 2
     assert "the search of the study 'tiny' is not over" in errors
+
+
+def test_finalists_that_nobody_asked_for_are_none(command_line: CommandLine) -> None:
+    code, _, errors = command_line("finalists", TINY, "-o", "finalists.top=0")
+    assert code == 2
+    assert "ask for some, -o finalists.top=2" in errors
 
 
 def test_check_says_what_a_study_will_do_and_trains_nothing(
