@@ -2,9 +2,10 @@
 
     python benchmarks/since.py 74ab356              # the first version that worked end to end
 
-The same corpus, shape and seed are trained by both, each in a process of its own with one thread
-and the environment that its workers have, in turns of one evaluation. Seconds are those of the
-process. The speech of an earlier commit has to be made in the same way still.
+The default study of that commit says what is trained by both: its speech, its training and its
+first anchor, with the same seeds. Each has a process of its own with one thread and the environment
+that its workers have, and they train in turns of one evaluation. Seconds are those of the process.
+The speech of an earlier commit has to be made as it was then, and its study to be understood.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ torch.set_num_threads(1)
 from study.config_file import load
 from study.training.loop import train
 from study.worker import open_dataset
-study, overrides, shape = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
+study, overrides, shape, seed = sys.argv[1], *map(json.loads, sys.argv[2:])
 config = load(Path(study), overrides)
 network, training = config.with_parameters(shape)
-evaluations = train(network, training, open_dataset(config), seed=1, device=torch.device("cpu"),
+evaluations = train(network, training, open_dataset(config), seed=seed, device=torch.device("cpu"),
                     folder=Path(tempfile.mkdtemp()))
 print(flush=True)
 for _ in sys.stdin:
@@ -82,46 +83,65 @@ def _answer(process: subprocess.Popen[str]) -> str:
     return line
 
 
+def compare(earlier: Path, study: Path, overrides: list[str], seeds: int) -> list[dict[str, Any]]:
+    """Train with both versions, seed after seed; the rows of the table."""
+    config = load(study, overrides)
+    ours: list[list[dict[str, Any]]] = []
+    theirs: list[list[dict[str, Any]]] = []
+    for seed in range(1, seeds + 1):
+        asked = [
+            str(study),
+            *(json.dumps(value) for value in (overrides, config.anchor_shapes[0].shape, seed)),
+        ]
+        now = begin(ROOT, asked, tuned=True)
+        then = begin(earlier, asked, tuned=False)
+        turns = [(ask(now), ask(then)) for _ in range(config.training.evaluations)]
+        for process in (now, then):
+            process.kill()
+            process.wait()
+        ours.append([turn for turn, _ in turns])
+        theirs.append([turn for _, turn in turns])
+        wers = " and ".join(f"{version[-1][-1]['wer']:.3f}" for version in (ours, theirs))
+        print(f"seed {seed}: WER {wers}", file=sys.stderr)
+    rows = []
+    for name, version in (("this", ours), (earlier.name, theirs)):
+        seconds = [turn["seconds"] for training in version for turn in training]
+        compared = [turn["seconds"] for training in theirs for turn in training]
+        rows.append(
+            {
+                "version": name,
+                "seconds": measuring.spread([sum(t["seconds"] for t in each) for each in version]),
+                "ratio": measuring.ratios(seconds, compared),
+                "steps": version[0][-1]["step"],
+                "wer": measuring.spread([each[-1]["wer"] for each in version]),
+                "wers": [each[-1]["wer"] for each in version],
+            }
+        )
+    return rows
+
+
 def main() -> None:
     """Train, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("commit")
     parser.add_argument("-o", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each version, 2 or more")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    study = ROOT / "study.yaml"
-    runs = (ROOT / "runs").absolute()
-    overrides = [f"runs={runs}", *arguments.overrides]
-    config = load(study, overrides)
-    anchor = config.anchor_shapes[0]
+    overrides = [f"runs={(ROOT / 'runs').absolute()}", *arguments.overrides]
     with tempfile.TemporaryDirectory() as folder:
-        earlier = Path(folder) / "earlier"
+        earlier = Path(folder) / arguments.commit
         git = ["git", "-C", str(ROOT), "worktree"]
         subprocess.run([*git, "add", "--detach", str(earlier), arguments.commit], check=True)
-        (earlier / "since.yaml").write_text(study.read_text().partition("finalists:")[0])
         try:
-            asked = [json.dumps(overrides), json.dumps(anchor.shape)]
-            now = begin(ROOT, [str(study), *asked], tuned=True)
-            then = begin(earlier, ["since.yaml", *asked], tuned=False)
-            turns = [(ask(now), ask(then)) for _ in range(config.training.evaluations)]
+            study = earlier / "study.yaml"
+            rows = compare(earlier, study, overrides, arguments.seeds)
+            shape = load(study, overrides).anchor_shapes[0].shape
         finally:
             subprocess.run([*git, "remove", "--force", str(earlier)], check=True)
-    ours, theirs = zip(*turns, strict=True)
-    rows = [
-        {
-            "version": name,
-            "seconds": sum(turn["seconds"] for turn in version),
-            "steps": version[-1]["step"],
-            "wer": version[-1]["wer"],
-            "ratio": measuring.ratios(
-                [turn["seconds"] for turn in version], [turn["seconds"] for turn in theirs]
-            ),
-        }
-        for name, version in (("this", ours), (arguments.commit, theirs))
-    ]
-    columns = {name: name for name in ("version", "seconds", "steps", "wer", "ratio")}
+    columns = {name: name for name in ("version", "seconds", "ratio", "steps", "wer")}
     print(measuring.table(rows, columns))
-    measuring.write_results("since", "cpu", rows, commit=arguments.commit, shape=anchor.shape,
+    measuring.write_results("since", "cpu", rows, commit=arguments.commit, shape=shape,
                             overrides=arguments.overrides)  # fmt: skip
 
 
