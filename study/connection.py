@@ -23,13 +23,10 @@ from typing import Any
 from urllib.parse import quote
 
 import optuna
-import sqlalchemy.exc
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, GrpcStorageProxy
-from sqlalchemy.engine import make_url
 
 from study.config import VARIABLE, StudyConfig
-from study.databases import open_database
 from study.errors import InputError
 from study.journal import open_journal
 from study.patience import LONGEST_PAUSE, is_away, patient, reason_of
@@ -81,13 +78,15 @@ def check_url(url: str) -> None:
         )
     expanded = expand(url)
     try:
-        if scheme in ("sqlite", "postgresql"):
-            make_url(expanded).get_dialect().import_dbapi()
+        if scheme == "sqlite" and not expanded.startswith("sqlite:///"):
+            raise ValueError(url)
+        if scheme == "postgresql":
+            _check_driver(expanded)
         elif scheme == "grpc":
             import grpc  # noqa: F401 - whether it is there
 
             _host_and_port(expanded)
-    except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError, ValueError):
+    except ValueError:
         raise InputError(
             f"storage: {url} cannot be read as the URL of a storage: write it like "
             "postgresql+psycopg://user@host/name or grpc://host:port"
@@ -97,6 +96,17 @@ def check_url(url: str) -> None:
         raise InputError(
             f"storage: its driver is missing: pip install 'conformer-study[{extra}]'"
         ) from None
+
+
+def _check_driver(url: str) -> None:
+    """Raise `ImportError` where a database's driver is missing, `ValueError` at no such URL."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+    try:
+        make_url(url).get_dialect().import_dbapi()
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise ValueError(url) from error
 
 
 def expand(url: str) -> str:
@@ -158,6 +168,12 @@ class _Proxy(GrpcStorageProxy):
         self._cache = client.GrpcClientCache(self._stub)
 
 
+def _database(url: str) -> BaseStorage:
+    from study.databases import open_database  # a second that only who opens one should wait
+
+    return open_database(url)
+
+
 def _proxy(url: str) -> BaseStorage:
     host, port = _host_and_port(url)
     with warnings.catch_warnings():
@@ -175,8 +191,8 @@ def _host_and_port(url: str) -> tuple[str, int]:
 
 
 KINDS: dict[str, Callable[[str], BaseStorage]] = {
-    "sqlite": open_database,
-    "postgresql": open_database,
+    "sqlite": _database,
+    "postgresql": _database,
     "journal": open_journal,
     "grpc": _proxy,
 }

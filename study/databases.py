@@ -14,6 +14,7 @@ import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import TrialState
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 
 from study.errors import InputError
@@ -81,9 +81,9 @@ class Database(RDBStorage):
         self, trial_id: int, attributes: Mapping[str, Any], values: Mapping[int, float]
     ) -> None:
         """Set user attributes and intermediate values of a trial, in one transaction."""
-        dialect = sqlite if self.engine.name == "sqlite" else postgresql
-        rows = models.TrialUserAttributeModel.__table__
-        insert: Any = dialect.insert(rows)
+        insert: Any = import_module(f"sqlalchemy.dialects.{self.engine.name}").insert(
+            models.TrialUserAttributeModel.__table__
+        )
         statement = insert.on_conflict_do_update(
             index_elements=["trial_id", "key"], set_={"value_json": insert.excluded.value_json}
         )

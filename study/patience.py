@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import sqlalchemy.exc
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 
@@ -112,6 +111,8 @@ def is_away(error: BaseException) -> bool:
     """Whether an operation failed because the storage cannot be reached, and may work later."""
     if isinstance(error, StorageInternalError) and error.__cause__ is not None:
         return is_away(error.__cause__)
+    import sqlalchemy.exc  # takes a while, and most storages never fail
+
     if isinstance(error, sqlalchemy.exc.DBAPIError):
         return error.connection_invalidated or isinstance(
             error, sqlalchemy.exc.OperationalError | sqlalchemy.exc.InterfaceError
@@ -131,6 +132,8 @@ def reason_of(error: BaseException) -> str:
     """What a storage's failure says of itself, in one line without its address."""
     if isinstance(error, StorageInternalError) and error.__cause__ is not None:
         return reason_of(error.__cause__)
+    import sqlalchemy.exc
+
     if isinstance(error, sqlalchemy.exc.DBAPIError) and error.orig is not None:
         error = error.orig
     details = getattr(error, "details", None)

@@ -52,7 +52,7 @@ def test_check_imports_nothing_that_it_does_not_need(tmp_path: Path) -> None:
     options = [f"runs={tmp_path}", f"corpus={{kind: manifest, folder: {corpus}}}"]
     arguments = ["check", TINY, *(word for option in options for word in ("-o", option))]
     # Each of these takes from half a second to three.
-    heavy = "mlflow scipy.stats pandas matplotlib sklearn seaborn torch._dynamo sympy"
+    heavy = "mlflow sqlalchemy scipy.stats pandas matplotlib sklearn seaborn torch._dynamo sympy"
     assert _imported(arguments, f"torch {heavy}") == ["torch"]
 
 
