@@ -60,7 +60,7 @@ def check(config: StudyConfig, console: Console) -> None:
             highlight=False,
             soft_wrap=True,
         )
-    workers = crew_size(config, device.type)
+    workers = crew_size(config, device.type, lambda sentence: console.print(sentence, style="dim"))
     total = config.trials + config.finalist_trials
     seconds = total * (smallest.trial_seconds + largest.trial_seconds) / 2 / workers
     hours = "" if config.refine.hours is None else f" in {config.refine.hours:g} h at most"
@@ -98,23 +98,12 @@ def _space_table(config: StudyConfig) -> Table:
 
 def _extreme(config: StudyConfig, dataset: Dataset, device: torch.device, end: int) -> Extreme:
     """The network with the smallest (0) or largest (1) value of everything that is searched."""
-    network, training = at_end(config, end)
+    network, training = config.at_end(end)
     size = cost_on(network, dataset)
     return Extreme(
         values={name: getattr(network, name) for name in SHAPE},
         cost=size,
         trial_seconds=_trial_seconds(network, training, dataset, device),
-    )
-
-
-def at_end(config: StudyConfig, end: int) -> tuple[NetworkConfig, TrainingConfig]:
-    """The network, and its training, with the smallest (0) or largest (1) value of its shape."""
-    return config.with_parameters(
-        {
-            name: dimension.extremes[end if name != "attention_heads" else 0]
-            for name, dimension in config.space.items()
-            if name in SHAPE
-        }
     )
 
 

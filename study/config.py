@@ -130,8 +130,9 @@ class LauncherConfig(_Section):
     `slurm`: jobs of a SLURM cluster."""
     workers: Annotated[int, Ge(1)] | None = None
     """Workers; null: one a core on the CPU, `workers_per_gpu` on each GPU of this machine."""
-    workers_per_gpu: Annotated[int, Ge(1)] = 1
-    """Workers that share a GPU (`local` and `ray`)."""
+    workers_per_gpu: Annotated[int, Ge(1)] | Literal["auto"] = 1
+    """Workers that share a GPU (`local` and `ray`). `auto`, for `local`: as many as a step of the
+    largest network says there is memory for, and no more than there are cores."""
     address: str | None = None
     """Ray's cluster, such as `auto` or `ray://host:10001`; null: one on this machine."""
     slurm: SlurmConfig = SlurmConfig()
@@ -285,6 +286,11 @@ class StudyConfig(_Section):
         return replace(self.network, **changes["network"]), replace(
             self.training, **changes["training"]
         )
+
+    def at_end(self, end: int) -> tuple[NetworkConfig, TrainingConfig]:
+        """The network, and its training, with the smallest (0) or largest (1) shape searched."""
+        ends = {name: d.extremes[end] for name, d in self.space.items() if name in SHAPE}
+        return self.with_parameters(ends)
 
 
 def holds_password(url: str) -> bool:

@@ -45,6 +45,8 @@ def faults(config: StudyConfig, given: dict[str, Any]) -> Iterator[tuple[str, st
         yield "launcher.workers", "one process runs one worker: set it to 1, or launcher.kind=local"
     if launcher.kind in ("ray", "slurm") and launcher.workers is None:
         yield "launcher.workers", f"is missing: say how many workers {launcher.kind} should start"
+    if launcher.kind == "ray" and launcher.workers_per_gpu == "auto":
+        yield "launcher.workers_per_gpu", "auto is for launcher.kind local: give ray a number"
     broken = False
     for name, searched in config.search.items():
         for fault in _range_faults(name, searched, config):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
 
-from study import provenance
+from study import packing, provenance
 from study.config import StudyConfig
 from study.launchers import LAUNCHERS, Worker
 from study.launchers.local import visible_gpus
@@ -17,14 +18,28 @@ LOSSES = 5
 """Workers, for each that there should be, that may be killed without a trial ending in between."""
 
 
-def size(config: StudyConfig, device: str) -> int:
-    """Workers: what is asked for, else one a core on the CPU, or the share of each GPU."""
-    if config.launcher.kind == "inline":
+def size(
+    config: StudyConfig, device: str, say: Callable[[str], object] = lambda sentence: None
+) -> int:
+    """Workers: what is asked for, else one a core on the CPU, or the share of each GPU.
+
+    Where that share is to be found out, `say` is told what was found.
+    """
+    launcher = config.launcher
+    if launcher.kind == "inline":
         return 1
+    if launcher.workers is not None:
+        return launcher.workers
     if device == "cpu":
-        return config.launcher.workers or provenance.cores()
+        return provenance.cores()
     gpus = max(1, len(visible_gpus()))
-    return config.launcher.workers or gpus * config.launcher.workers_per_gpu
+    if launcher.workers_per_gpu != "auto":
+        return gpus * launcher.workers_per_gpu
+    footprint = packing.measure(config)
+    share = packing.fitting(footprint, cores=max(1, provenance.cores() // gpus))
+    workers = f"{share} workers share a GPU" if share > 1 else "one worker has a GPU to itself"
+    say(f"{workers}: {footprint.in_words()}.")
+    return gpus * share
 
 
 class Crew:

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from model.ctc import shortest_alignment
 from model.subsampling import subsampled_length
-from study.check import EVALUATION_SHARE, at_end, step_seconds
+from study.check import EVALUATION_SHARE, step_seconds
 from study.config import StudyConfig
 from study.config_file import load
 from study.corpus_summary import SplitSummary, shared, summarise
@@ -253,7 +253,7 @@ def estimate(config: StudyConfig, corpus: Corpus, device: torch.device) -> float
     ).to(device)
     steps = (config.training.budget.epochs or 1) * len(train.usable) / size
     trial = sum(
-        steps * step_seconds(at_end(config, end)[0], batch, vocabulary, device) for end in (0, 1)
+        steps * step_seconds(config.at_end(end)[0], batch, vocabulary, device) for end in (0, 1)
     )
     workers = cores() if device.type == "cpu" else 1
     trials = config.trials + config.finalist_trials

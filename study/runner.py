@@ -67,7 +67,8 @@ def run(
     reasons = _Reasons(config.folder / "logs")
     _greet(watch, lost)
     if watch.unfinished:
-        code = _train(config, study, watch, crew_size(config, here.type))
+        workers = crew_size(config, here.type, lambda said: console.print(said, highlight=False))
+        code = _train(config, study, watch, workers)
         if code == INTERRUPTED:
             parent.end_study(experiment)
             console.print(

@@ -43,6 +43,7 @@ def ray(config: StudyConfig, numbers: Sequence[int]) -> list[Placed]:
         except ConnectionError as error:
             reason = str(error).partition("\n")[0]
             raise InputError(f"launcher.address: no Ray cluster at {address} ({reason})") from None
+    assert config.launcher.workers_per_gpu != "auto"  # refused where a study is read
     share = 1 / config.launcher.workers_per_gpu
     gpus = share if config.device != "cpu" and _has_gpus() else 0
     kind = engine.remote(

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from study import crew as crew_module
-from study import provenance
+from study import packing, provenance
 from study import worker as worker_module
 from study.config import StudyConfig
 from study.crew import Crew
@@ -111,9 +111,29 @@ def test_how_many_workers_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert crew_size(tiny(tmp_path, "launcher.kind=inline"), "cpu") == 1
 
 
+def test_workers_of_a_gpu_are_as_many_as_its_memory_and_the_cores_allow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr(packing, "measure", lambda config: packing.Footprint(
+        total=80 * 2**30, free=78 * 2**30, worker=20 * 2**30
+    ))  # fmt: skip
+    auto, said = tiny(tmp_path, "launcher.workers_per_gpu=auto"), list[str]()
+    monkeypatch.setattr(provenance, "cores", lambda: 16)
+    assert crew_size(auto, "cuda", said.append) == 2 * 3
+    assert said == [
+        "3 workers share a GPU: the largest network of the study takes 20.0 of 80.0 GiB."
+    ]
+    monkeypatch.setattr(provenance, "cores", lambda: 4)
+    assert crew_size(auto, "cuda") == 2 * 2
+    assert crew_size(tiny(tmp_path, "launcher={workers_per_gpu: auto, workers: 5}"), "cuda") == 5
+
+
 @pytest.mark.parametrize(
     ("setting", "sentence"),
     [
+        ("launcher={kind: ray, workers: 2, workers_per_gpu: auto}", "give ray a number"),
+        ("launcher.workers_per_gpu=0", "launcher.workers_per_gpu"),
         ("launcher={kind: inline, workers: 2}", "one process runs one worker"),
         ("launcher.kind=ray", "say how many workers ray should start"),
         ("launcher.kind=slurm", "say how many workers slurm should start"),
