@@ -83,7 +83,7 @@ def check(config: StudyConfig, console: Console) -> None:
 def _space_table(config: StudyConfig) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for column in ("parameter", "role", "searched", *(a.name for a in config.anchor_shapes)):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for name in (*SHAPE, *(name for name in config.space if name not in SHAPE)):
         dimension = config.space.get(name)
         fixed = getattr(config.network if name in SHAPE else config.training, name, "")

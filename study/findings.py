@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.text import Text
+
 from study.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,7 +43,11 @@ def show(files: ReportFiles, console: Console) -> None:
         say(f"Can they be believed? {files.checks.sentence}")
         for check in files.checks.checks:
             if check.status == "bad":
-                say(f"  {check.mark} {check.title}: {check.text}")
+                text = Text(f"{check.title}: {check.text}")
+                first, *others = text.wrap(console, max(20, console.width - 4))
+                say(f"  {check.mark} {first.plain.rstrip()}")
+                for line in others:
+                    say(f"    {line.plain.rstrip()}")
     say("")
     console.print(f"report   {short(files.html)}", highlight=False, markup=False, soft_wrap=True)
 
