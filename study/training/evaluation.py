@@ -12,10 +12,11 @@ import torch
 
 from model.config import Decoding
 from model.recogniser import Recogniser
-from study.data.batches import Batches
+from study.data.batches import Batch, Batches
 from study.data.dataset import Split
 from study.data.tokens import Tokenizer
 from study.files import write_atomically
+from study.training.memory import NetworkTooLarge, shortage
 from study.training.scoring import ErrorCounts, character_errors, word_errors
 
 
@@ -60,21 +61,17 @@ class Recognition:
     hypotheses: list[Hypothesis]
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Heard:
-    """What is recognised, batch by batch: the text of each utterance by its place in the split."""
+    """What is recognised of a few utterances."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._texts: dict[int, str] = {}
-
-    def add(self, members: list[int], transcripts: list[list[int]] | None) -> None:
-        """The transcripts of some utterances; None where nobody writes any."""
-        if transcripts is not None:
-            self._texts.update(zip(members, map(self._tokenizer.decode, transcripts), strict=True))
-
-    def texts(self) -> list[str] | None:
-        """All texts in the order of the split; None where there are none."""
-        return [self._texts[member] for member in sorted(self._texts)] or None
+    greedy: list[str]
+    beam: list[str] | None
+    ctc: list[str] | None
+    loss: float
+    """Summed over the utterances."""
+    seconds: float
+    """Of encoding and of the decoding that counts."""
 
 
 @torch.no_grad()
@@ -90,49 +87,80 @@ def recognise(
     """Recognise all utterances of a split in batches; restores the training mode.
 
     The decoder is greedy; with `decoding`, a beam search is what counts. `before` is called before
-    each batch, and may raise to end it.
+    each batch, and may raise to end it. A batch for which memory is short is halved, and halved
+    again; raises `NetworkTooLarge` where it is short for one utterance.
     """
-    greedy, beam, by_ctc = (_Heard(tokenizer) for _ in range(3))
-    loss, seconds = 0.0, 0.0
     training = recogniser.training
     recogniser.eval()
-    for members in batches.in_order():
+    heard: list[tuple[list[int], _Heard]] = []
+    waiting = batches.in_order()[::-1]
+    while waiting:
         before()
-        batch = batches.gather(members).to(device)
-        started = time.perf_counter()
-        memory, lengths = recogniser.encode(batch.features, batch.lengths, ragged=batch.ragged)
-        encoded = time.perf_counter()
-        transcripts = recogniser.transcribe(memory, lengths)
-        seconds += encoded - started
-        if decoding is not None:
-            encoded = time.perf_counter()
-            beam.add(members, recogniser.transcribe(memory, lengths, decoding).decoder)
-        seconds += time.perf_counter() - encoded
-        losses = recogniser.losses(memory, lengths, batch.tokens, batch.token_lengths)
-        loss += losses.total.item() * len(members)
-        greedy.add(members, transcripts.decoder)
-        by_ctc.add(members, transcripts.ctc)
+        members = waiting.pop()
+        try:
+            heard.append(
+                (
+                    members,
+                    _hear(recogniser, batches.gather(members).to(device), tokenizer, decoding),
+                )
+            )
+            continue
+        except (RuntimeError, MemoryError) as error:
+            needed = shortage(error)
+            if needed is None:
+                raise
+        # Outside of the handler, whose traceback holds the tensors of the batch.
+        if len(members) == 1:
+            raise NetworkTooLarge(f"an utterance of dev or test does not fit into memory: {needed}")
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        half = len(members) // 2
+        waiting += [members[half:], members[:half]]
     recogniser.train(training)
-    return _scored(
-        batches.split,
-        greedy=greedy.texts() or [],
-        beam=beam.texts(),
-        ctc=by_ctc.texts(),
-        loss=loss,
+    return _scored(batches.split, heard)
+
+
+def _hear(
+    recogniser: Recogniser, batch: Batch, tokenizer: Tokenizer, decoding: Decoding | None
+) -> _Heard:
+    """What a network recognises of a batch."""
+    started = time.perf_counter()
+    memory, lengths = recogniser.encode(batch.features, batch.lengths, ragged=batch.ragged)
+    encoded = time.perf_counter()
+    plain = recogniser.transcribe(memory, lengths)
+    decoded = time.perf_counter()
+    beam = None
+    if decoding is not None:
+        beam = recogniser.transcribe(memory, lengths, decoding).decoder
+    seconds = encoded - started
+    seconds += decoded - encoded if beam is None else time.perf_counter() - decoded
+    losses = recogniser.losses(memory, lengths, batch.tokens, batch.token_lengths)
+
+    def texts(transcripts: list[list[int]] | None) -> list[str] | None:
+        return None if transcripts is None else list(map(tokenizer.decode, transcripts))
+
+    return _Heard(
+        greedy=texts(plain.decoder) or [],
+        beam=texts(beam),
+        ctc=texts(plain.ctc),
+        loss=losses.total.item() * len(batch.members),
         seconds=seconds,
     )
 
 
-def _scored(
-    split: Split,
-    *,
-    greedy: list[str],
-    beam: list[str] | None,
-    ctc: list[str] | None,
-    loss: float,
-    seconds: float,
-) -> Recognition:
-    """The errors of all texts; the loss is the sum over utterances."""
+def _scored(split: Split, heard: list[tuple[list[int], _Heard]]) -> Recognition:
+    """The errors of all utterances, whose places in the split stand beside what was heard."""
+
+    def in_order(texts: Callable[[_Heard], list[str] | None]) -> list[str] | None:
+        pairs = [
+            pair
+            for members, part in heard
+            for pair in zip(members, texts(part) or (), strict=False)
+        ]
+        return [text for _, text in sorted(pairs)] or None
+
+    greedy = in_order(lambda part: part.greedy) or []
+    beam, ctc = in_order(lambda part: part.beam), in_order(lambda part: part.ctc)
     references = [utterance.text for utterance in split.utterances]
     texts = greedy if beam is None else beam
     counts = word_errors(references, texts)
@@ -154,12 +182,12 @@ def _scored(
         for member, utterance in enumerate(split.utterances)
     ]
     return Recognition(
-        loss=loss / sum(map(len, split.tokens)),
+        loss=sum(part.loss for _, part in heard) / sum(map(len, split.tokens)),
         word_errors=total,
         greedy_word_errors=total if beam is None else _sum_of_errors(references, greedy),
         character_errors=sum(character_errors(references, texts), ErrorCounts()),
         ctc_word_errors=None if ctc is None else _sum_of_errors(references, ctc),
-        real_time_factor=seconds / (sum(split.lengths) * split.hop),
+        real_time_factor=sum(part.seconds for _, part in heard) / (sum(split.lengths) * split.hop),
         hypotheses=hypotheses,
     )
 

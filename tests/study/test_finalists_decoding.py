@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from model.config import Decoding, NetworkConfig
 from model.recogniser import Recogniser
@@ -18,6 +19,7 @@ from study.data.dataset import Dataset
 from study.errors import InputError
 from study.finalists import score
 from study.training.evaluation import recognise
+from study.training.memory import NetworkTooLarge
 from study.training.scoring import word_errors
 from study.worker import open_dataset
 from tests.speech import read_manifest
@@ -171,3 +173,37 @@ def test_every_setting_of_the_decoding_acts(
     _, before = _score(tmp_path, config, dataset, Decoding(**BASE))
     _, after = _score(tmp_path, config, dataset, Decoding(**{**BASE, name: KNOBS[name]}))
     assert before != after
+
+
+@pytest.mark.parametrize("decoding", [None, Decoding(beam_size=2)], ids=["greedy", "beam"])
+def test_a_batch_for_which_memory_is_short_is_halved(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, decoding: Decoding | None
+) -> None:
+    recogniser, train = _recogniser(dataset), Batches(dataset.splits["train"], 60)
+    whole = recognise(recogniser, train, dataset.tokenizer, CPU, decoding=decoding)
+    encode, sizes = Recogniser.encode, list[int]()
+
+    def bounded(self: Recogniser, features: Tensor, *arguments: Any, **named: Any) -> Any:
+        sizes.append(len(features))
+        if len(features) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return encode(self, features, *arguments, **named)
+
+    monkeypatch.setattr(Recogniser, "encode", bounded)
+    parts = recognise(recogniser, train, dataset.tokenizer, CPU, decoding=decoding)
+    assert max(sizes) > 2
+    assert parts.hypotheses == whole.hypotheses
+    assert parts.word_errors == whole.word_errors
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-5)
+
+
+def test_an_utterance_that_does_not_fit_into_memory_ends_it(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_fits(self: Recogniser, *arguments: Any, **named: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(Recogniser, "encode", none_fits)
+    train = Batches(dataset.splits["train"], 60)
+    with pytest.raises(NetworkTooLarge, match=r"an utterance .* does not fit into memory: CUDA"):
+        recognise(_recogniser(dataset), train, dataset.tokenizer, CPU)
