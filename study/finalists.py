@@ -9,9 +9,9 @@ are resumed from checkpoints, and are logged. Nothing before this phase reads th
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -93,20 +93,33 @@ def enqueue(config: StudyConfig, study: optuna.Study) -> int:
 
 
 def _enqueue(config: StudyConfig, study: optuna.Study, chosen: list[Finalist]) -> int:
-    there = Counter(
-        trial.user_attrs["finalist"]
+    there = [
+        (trial.user_attrs["finalist"], trial.system_attrs.get("fixed_params", trial.params))
         for trial in study.get_trials(deepcopy=False)
         if trial.user_attrs.get("phase") == FINALIST
-    )
+    ]
     added = 0
     for finalist in chosen:
-        attributes = {"phase": FINALIST, "finalist": finalist.label}
+        label = _label(finalist, dict(there))
+        attributes = {"phase": FINALIST, "finalist": label}
         if finalist.anchor is not None:
             attributes["anchor"] = finalist.anchor
-        for _ in range(there[finalist.label], config.finalists.seeds):
+        trained = sum(name == label for name, _ in there)
+        for _ in range(trained, config.finalists.seeds):
             study.enqueue_trial(finalist.parameters, user_attrs=attributes)
             added += 1
     return added
+
+
+def _label(finalist: Finalist, there: Mapping[str, Mapping[str, Number]]) -> str:
+    """A name that no other configuration has among those that are trained again already.
+
+    What is predicted best changes when a search goes on: `predicted best (2)` is another network
+    than `predicted best`, and their error rates are not to be averaged.
+    """
+    own = finalist.parameters
+    labels = chain([finalist.label], (f"{finalist.label} ({number})" for number in count(2)))
+    return next(label for label in labels if there.get(label, own) == own)
 
 
 def score(

@@ -9,6 +9,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from reports.ranking import Candidate
 from reports.record import read_study
 from study import finalists
 from study.config import StudyConfig
@@ -18,7 +19,7 @@ from study.leases import Watcher, claim
 from study.sampler import OrderedSampler
 from study.storage import FINALIST, create_study, open_study, search_is_over
 from study.worker import more_may_come
-from tests.reports.planted_study import Formula, conduct, planted_config
+from tests.reports.planted_study import MIDDLE, Formula, conduct, planted_config
 from tests.reports.test_answers import SURFACE
 
 ATTRIBUTES = {"corpus": {"fingerprint": "planted"}}
@@ -116,6 +117,30 @@ def test_more_seeds_are_added_to_a_study_that_ended(tmp_path: Path) -> None:
     finalists = _finalists(open_study(more))
     assert len(finalists) == 6
     assert {trial.state for trial in finalists} == {TrialState.COMPLETE}
+
+
+def test_what_is_predicted_best_later_is_another_finalist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search that went on predicts another best: it is trained, not averaged with the first."""
+    config = _config(tmp_path, top=1, seeds=2, anchors=False)
+
+    def predicted(layers: int) -> None:
+        values = {**MIDDLE, "encoder_layers": layers, "learning_rate": 1e-3}
+        best = Candidate(trial=None, values=values, expected=0.1)
+        monkeypatch.setattr("reports.candidates", lambda *_: [best])
+
+    predicted(2)
+    conduct(config, Formula(SURFACE, 0.004))
+    predicted(4)
+    conduct(config, Formula(SURFACE, 0.004))
+    predicted(2)
+    conduct(config, Formula(SURFACE, 0.004))
+    found = [
+        (trial.user_attrs["finalist"], trial.params["encoder_layers"])
+        for trial in _finalists(open_study(config))
+    ]
+    assert found == 2 * [("predicted best", 2)] + 2 * [("predicted best (2)", 4)]
 
 
 def test_the_search_may_not_change_under_its_finalists(tmp_path: Path) -> None:
