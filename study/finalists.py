@@ -23,7 +23,7 @@ import reports
 from model.config import NetworkConfig
 from model.recogniser import Recogniser
 from study import weights
-from study.config import SEARCHABLE, StudyConfig
+from study.config import SEARCHABLE, FinalistsConfig, StudyConfig
 from study.data.batches import Batches
 from study.data.dataset import Dataset
 from study.leases import alone
@@ -83,10 +83,13 @@ def select(config: StudyConfig, study: optuna.Study) -> list[Finalist]:
 def enqueue(config: StudyConfig, study: optuna.Study) -> int:
     """Put the repetitions that are lacking into the queue; returns how many were added.
 
-    Nothing is added before every trial of the search has an outcome.
+    Nothing is added before every trial of the search has an outcome. How many there are is what the
+    study has it by now: a worker may have been started with a file that asks for others.
     """
     if not search_is_over(study.get_trials(deepcopy=False)):
         return 0
+    asked = study.user_attrs["config"]["finalists"]
+    config = config.model_copy(update={"finalists": FinalistsConfig.model_validate(asked)})
     chosen = select(config, study)
     with alone(study._storage, config.name):
         return _enqueue(config, study, chosen)

@@ -119,6 +119,13 @@ def test_more_seeds_are_added_to_a_study_that_ended(tmp_path: Path) -> None:
     assert {trial.state for trial in finalists} == {TrialState.COMPLETE}
 
 
+def test_a_worker_with_another_file_does_not_ask_for_more(tmp_path: Path) -> None:
+    conduct(_config(tmp_path, top=0), Formula(SURFACE, 0.004))
+    other = _config(tmp_path, top=2, seeds=3)
+    assert enqueue(other, open_study(other)) == 0
+    assert not more_may_come(other, open_study(other), Watcher(open_study(other)))
+
+
 def test_what_is_predicted_best_later_is_another_finalist(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
