@@ -187,7 +187,7 @@ def _train(config: StudyConfig, study: optuna.Study, watch: Watch, most: int) ->
     with shown(watch):
         while watch.unfinished:
             before = len(watch.finished)
-            crew = Crew(config, min(most, watch.unfinished))
+            crew = Crew(config, min(most, watch.total - before))  # finalists will come
             try:
                 while crew.look(len(watch.finished)):
                     time.sleep(POLL)

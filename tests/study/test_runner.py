@@ -1,0 +1,49 @@
+"""What `run` does around its workers, with workers that are told what to do."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from study import runner
+from study.config import StudyConfig
+from study.leases import claim
+from study.progress import Watch
+from study.storage import create_study
+from tests.study.storages import ATTRIBUTES, tiny
+
+
+def _console() -> Console:
+    return Console(width=80, record=True, file=io.StringIO())
+
+
+def test_the_last_trials_of_the_search_bring_workers_for_the_finalists_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    class Ended:
+        gave_up = True
+
+        def __init__(self, config: StudyConfig, workers: int) -> None:
+            sizes.append(workers)
+
+        def look(self, finished: int) -> bool:
+            return False
+
+    config = tiny(tmp_path)
+    study = create_study(config, ATTRIBUTES)
+    for _ in range(config.trials - 1):
+        trial = claim(study)
+        assert trial is not None
+        trial.set_user_attr("outcome", "finished")
+        study.tell(trial, 0.5)
+    monkeypatch.setattr(runner, "Crew", Ended)
+    for most in (3, 8):
+        watch = Watch(study, config, _console())
+        assert watch.unfinished == 1
+        runner._train(config, study, watch, most)
+    assert sizes == [3, 1 + config.finalist_trials]
