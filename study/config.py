@@ -46,9 +46,6 @@ JOURNAL_WORKERS = 64
 They need about one trial a second, where 16 workers got 22 out of it."""
 FILES = {"sqlite": "study.db", "journal": "study.journal"}
 """Storages that are a file in the study's folder, and its name."""
-VARIABLE = re.compile(r"\$\{(\w+)\}")
-"""A variable of the environment, as a storage's URL may hold it."""
-_PASSWORD = re.compile(r"://[^/?#]*:(?!\$\{\w+\}@)[^@]+@|[?&]password=(?!\$\{\w+\}(&|$))")
 
 
 class _Section(BaseModel):
@@ -144,7 +141,8 @@ class TrackingConfig(_Section):
     enabled: bool = True
     """Log to MLflow."""
     uri: str | None = None
-    """An MLflow tracking URI; null: a database in `runs`, shared by all studies there."""
+    """An MLflow tracking URI, a password in it as `${NAME}`, a variable of the environment; null: a
+    database in `runs`, shared by all studies there."""
     system_metrics: bool = True
     """Log use of processor, memory and GPUs with each evaluation; needs psutil and nvidia-ml-py."""
     model: bool = True
@@ -291,11 +289,6 @@ class StudyConfig(_Section):
         """The network, and its training, with the smallest (0) or largest (1) shape searched."""
         ends = {name: d.extremes[end] for name, d in self.space.items() if name in SHAPE}
         return self.with_parameters(ends)
-
-
-def holds_password(url: str) -> bool:
-    """Whether a storage's URL holds a password itself, and not a variable in its place."""
-    return _PASSWORD.search(url) is not None
 
 
 def _searchable() -> dict[str, tuple[str, bool]]:

@@ -17,8 +17,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from model.config import SHAPE, NetworkConfig, conflicts, decoding_conflicts, unread, width_step
 from study.anchors import ANCHORS
-from study.config import JOURNAL_WORKERS, SEARCHABLE, StudyConfig, holds_password
+from study.config import JOURNAL_WORKERS, SEARCHABLE, StudyConfig
 from study.errors import nearest
+from study.passwords import holds_password, refusal
 from study.space import Dimension, Number, SearchRange
 from study.training.config import TrainingConfig
 
@@ -29,11 +30,9 @@ def faults(config: StudyConfig, given: dict[str, Any]) -> Iterator[tuple[str, st
     `given` is what stands in the file, to tell what was chosen from what was left at its default.
     """
     if holds_password(config.storage):
-        yield (
-            "storage",
-            "holds a password, which all could read: write ${STUDY_DB_PASSWORD} in its place, and "
-            "set that variable in the environment",
-        )
+        yield "storage", refusal("STUDY_DB_PASSWORD")
+    if holds_password(config.tracking.uri or ""):
+        yield "tracking.uri", refusal("MLFLOW_PASSWORD")
     if config.storage == "auto" and (config.launcher.workers or 1) > JOURNAL_WORKERS:
         yield (
             "storage",

@@ -12,7 +12,6 @@ a storage that went away: an operation that finds it gone is tried again for a w
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import threading
@@ -20,15 +19,15 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import quote
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, GrpcStorageProxy
 
-from study.config import VARIABLE, StudyConfig
+from study.config import StudyConfig
 from study.errors import InputError
 from study.journal import open_journal
+from study.passwords import expand
 from study.patience import LONGEST_PAUSE, is_away, patient, reason_of
 from study.stopping import asked
 
@@ -107,23 +106,6 @@ def _check_driver(url: str) -> None:
         make_url(url).get_dialect().import_dbapi()
     except (ArgumentError, NoSuchModuleError) as error:
         raise ValueError(url) from error
-
-
-def expand(url: str) -> str:
-    """The URL with `${NAME}` replaced from the environment: secret, and for connecting alone."""
-    missing = [name for name in VARIABLE.findall(url) if name not in os.environ]
-    if missing:
-        raise InputError(
-            f"storage: the environment has no variable {missing[0]}, which {url} needs: "
-            f"export {missing[0]}=… before you start"
-        )
-
-    def value(match: re.Match[str]) -> str:
-        return os.environ[match[1]]
-
-    user, at, place = url.rpartition("@")
-    user = VARIABLE.sub(lambda match: quote(value(match), safe=""), user)
-    return user + at + VARIABLE.sub(value, place)
 
 
 def record(

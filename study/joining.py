@@ -12,10 +12,11 @@ import logging
 import optuna
 from pydantic import ValidationError
 
-from study.config import StudyConfig, holds_password
+from study.config import StudyConfig
 from study.config_file import amend
 from study.connection import connect
 from study.errors import InputError
+from study.passwords import holds_password
 from study.provenance import code_fingerprint
 from study.storage import changes
 

@@ -98,7 +98,8 @@ def preflight(config: StudyConfig) -> torch.device:
     device = choose_device(config.device)
     refuse_graphs(config, device_of_workers(config, device))
     check_url(config.storage_url)
-    tracking_uri(config.runs, config.tracking.uri)
+    if config.tracking.enabled:
+        tracking_uri(config.runs, config.tracking.uri)
     return device
 
 

@@ -6,13 +6,17 @@ import re
 from pathlib import Path
 
 from study.errors import InputError
+from study.passwords import expand
 
 
 def tracking_uri(runs: Path, configured: str | None) -> str:
     """The address of MLflow's store: the configured one, or one database for all of `runs`.
 
+    A variable that stands for a password stays one, until somebody connects.
+
     Raises:
-        InputError: for a kind of address that MLflow cannot log to, such as a plain folder.
+        InputError: for a kind of address that MLflow cannot log to, such as a plain folder, and
+            where the environment lacks a variable of it.
 
     """
     if configured is None:
@@ -24,10 +28,11 @@ def tracking_uri(runs: Path, configured: str | None) -> str:
             "server (http://host:5000) or of a database (sqlite:////folder/mlflow.db, "
             "postgresql://…)."
         )
-    database = sqlite_file(configured)
+    expanded = expand(configured, "tracking.uri")
+    database = sqlite_file(expanded)
     if database is None:
         return configured
-    options = configured.partition("?")
+    options = expanded.partition("?")
     return f"sqlite:///{database}{options[1]}{options[2]}"
 
 

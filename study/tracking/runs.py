@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from study.passwords import expand
 from study.tracking.datasets import datasets
 from study.tracking.hypotheses import hypotheses_page
 from study.tracking.store import Experiment, connect, unreachable
@@ -328,7 +329,8 @@ class TrialRun:
 
         experiment = self._tracker.experiment
         assert experiment is not None
-        store: Any = get_artifact_repository(self._files, tracking_uri=experiment.tracking_uri)
+        address = expand(experiment.tracking_uri)
+        store: Any = get_artifact_repository(self._files, tracking_uri=address)
         for file in files:
             if not file.is_file():
                 continue

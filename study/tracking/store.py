@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.errors import InputError
+from study.passwords import expand
 from study.tracking.address import is_server, redact, sqlite_file
 from study.tracking.datasets import CONTEXTS, datasets
 from study.tracking.values import log_params, one_line, origin, run_tags, with_source
@@ -34,7 +35,7 @@ class Experiment:
     """Where a study is logged."""
 
     tracking_uri: str = field(repr=False)
-    """A database or server address, possibly with a password: never print it, see `redact`."""
+    """A database or server address, as it was configured: with `${NAME}` in a password's place."""
     experiment_id: str
     """MLflow's experiment, named after the study."""
     run_id: str
@@ -157,7 +158,7 @@ def connect(uri: str) -> MlflowClient:
     _quieten()
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=uri)
+    client = MlflowClient(tracking_uri=expand(uri))
     if database is not None:
         from study.sqlite import skip_flush
 

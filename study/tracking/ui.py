@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 
 from study.errors import InputError
+from study.passwords import expand
 from study.tracking.address import is_server, redact, sqlite_file
 from study.tracking.view import VIEW
 
@@ -79,7 +80,8 @@ def serve(
     """
     if is_server(uri):
         say("This study is logged to an MLflow server, which shows it at:")
-        _say_links(say, links(redact(uri).replace("***@", ""), experiment_id, run_id))
+        shown = expand(redact(uri).replace("***@", ""))  # without who may, or what they need
+        _say_links(say, links(shown, experiment_id, run_id))
         return
     with _stop_on_sigterm(), contextlib.suppress(KeyboardInterrupt):
         say("Starting MLflow's interface; this takes a few seconds …")
@@ -166,7 +168,7 @@ def _start(uri: str, folder: Path, host: str, port: int, log: int) -> subprocess
     command += ["--workers", "1", "--artifacts-destination", folder.resolve().as_uri()]
     environment = {
         **os.environ,
-        "MLFLOW_BACKEND_STORE_URI": uri,  # not an argument: those are for all to read
+        "MLFLOW_BACKEND_STORE_URI": expand(uri),  # not an argument: those are for all to read
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # seven more processes, for nothing
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }

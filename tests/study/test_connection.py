@@ -18,9 +18,10 @@ from optuna.trial import TrialState
 
 from study import connection, databases, journal, patience
 from study.config_file import dump, load
-from study.connection import expand, open_storage, record
+from study.connection import open_storage, record
 from study.errors import InputError, Unavailable
 from study.leases import claim
+from study.passwords import expand
 from study.patience import without_waiting
 from study.storage import create_study, open_study
 from tests import postgres
