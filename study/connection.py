@@ -23,6 +23,7 @@ from typing import Any
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, GrpcStorageProxy
+from optuna.trial import TrialState
 
 from study.config import StudyConfig
 from study.errors import InputError
@@ -127,6 +128,28 @@ def record(
         storage.set_trial_user_attr(trial_id, name, attribute)
     for step, value in (values or {}).items():
         storage.set_trial_intermediate_value(trial_id, step, value)
+
+
+def release(
+    storage: BaseStorage,
+    trial_id: int,
+    is_held: Callable[[Any], bool],
+    state: TrialState,
+    attributes: Mapping[str, Any],
+) -> bool:
+    """Change the state of a running trial, and attributes, if its lease is the one that is meant.
+
+    `is_held` is asked of the lease as the storage has it. Databases and journals ask and change as
+    one step; a proxy does one after the other. Returns whether it was changed.
+    """
+    at_once = getattr(storage, "release", None)
+    if at_once is not None:
+        return bool(at_once(trial_id, is_held, state, attributes))
+    trial = storage.get_trial(trial_id)
+    if trial.state != TrialState.RUNNING or not is_held(trial.user_attrs.get("lease")):
+        return False
+    record(storage, trial_id, attributes)
+    return storage.set_trial_state_values(trial_id, state)
 
 
 class _Proxy(GrpcStorageProxy):

@@ -12,8 +12,9 @@ import contextlib
 import json
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -81,23 +82,48 @@ class Database(RDBStorage):
         self, trial_id: int, attributes: Mapping[str, Any], values: Mapping[int, float]
     ) -> None:
         """Set user attributes and intermediate values of a trial, in one transaction."""
+        with _create_scoped_session(self.scoped_session, True) as session:
+            trial: Any = models.TrialModel.find_or_raise_by_id(trial_id, session)
+            self.check_trial_is_updatable(trial_id, trial.state)
+            self._set_attributes(session, trial_id, attributes)
+            for step, value in values.items():
+                self._set_trial_intermediate_value_without_commit(session, trial_id, step, value)
+
+    def release(
+        self,
+        trial_id: int,
+        is_held: Callable[[Any], bool],
+        state: TrialState,
+        attributes: Mapping[str, Any],
+    ) -> bool:
+        """Change a running trial's state and attributes if its lease is the one that is meant."""
+        with self._alone(), _create_scoped_session(self.scoped_session, True) as session:
+            trial: Any = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
+            lease: Any = models.TrialUserAttributeModel.find_by_trial_and_key(
+                trial, "lease", session
+            )
+            held = None if lease is None else json.loads(lease.value_json)
+            if trial.state != TrialState.RUNNING or not is_held(held):
+                return False
+            self._set_attributes(session, trial_id, attributes)
+            trial.state = state
+            if state.is_finished():
+                trial.datetime_complete = datetime.now()
+            return True
+
+    def _set_attributes(self, session: Any, trial_id: int, attributes: Mapping[str, Any]) -> None:
         insert: Any = import_module(f"sqlalchemy.dialects.{self.engine.name}").insert(
             models.TrialUserAttributeModel.__table__
         )
         statement = insert.on_conflict_do_update(
             index_elements=["trial_id", "key"], set_={"value_json": insert.excluded.value_json}
         )
-        with _create_scoped_session(self.scoped_session, True) as session:
-            trial: Any = models.TrialModel.find_or_raise_by_id(trial_id, session)
-            self.check_trial_is_updatable(trial_id, trial.state)
-            new = [
-                {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
-                for key, value in attributes.items()
-            ]
-            if new:
-                session.execute(statement, new)
-            for step, value in values.items():
-                self._set_trial_intermediate_value_without_commit(session, trial_id, step, value)
+        rows = [
+            {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
+            for key, value in attributes.items()
+        ]
+        if rows:
+            session.execute(statement, rows)
 
 
 class _Cached(_CachedStorage):
@@ -110,6 +136,16 @@ class _Cached(_CachedStorage):
     ) -> None:
         """Set user attributes and intermediate values of a trial, in one transaction."""
         self._backend.record(trial_id, attributes, values)
+
+    def release(
+        self,
+        trial_id: int,
+        is_held: Callable[[Any], bool],
+        state: TrialState,
+        attributes: Mapping[str, Any],
+    ) -> bool:
+        """Change a running trial's state and attributes if its lease is the one that is meant."""
+        return self._backend.release(trial_id, is_held, state, attributes)
 
 
 def _is_to_be_made(file: Path) -> bool:

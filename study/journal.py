@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,5 +91,24 @@ class _Journal(JournalStorage):
         self._claims.acquire()
         try:
             return super().set_trial_state_values(trial_id, state, values)
+        finally:
+            self._claims.release()
+
+    def release(
+        self,
+        trial_id: int,
+        is_held: Callable[[Any], bool],
+        state: TrialState,
+        attributes: Mapping[str, Any],
+    ) -> bool:
+        """Change a running trial's state and attributes if its lease is the one that is meant."""
+        self._claims.acquire()
+        try:
+            trial = self.get_trial(trial_id)
+            if trial.state != TrialState.RUNNING or not is_held(trial.user_attrs.get("lease")):
+                return False
+            for name, value in attributes.items():
+                self.set_trial_user_attr(trial_id, name, value)
+            return super().set_trial_state_values(trial_id, state)
         finally:
             self._claims.release()

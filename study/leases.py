@@ -31,7 +31,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from study.connection import record
+from study.connection import record, release
 from study.errors import Unavailable
 from study.pruner import is_paused, queue
 
@@ -41,6 +41,8 @@ BEAT = 10.0
 """Seconds between a worker's signs of life."""
 GRACE = 60.0
 """Seconds without one, while somebody watches, after which a worker counts as gone."""
+LOSSES = 8
+"""Workers in a row that a trial may lose without an evaluation in between."""
 GAP = 2.5 * BEAT
 """Seconds between two looks after which what was seen before does not count: nobody watched."""
 
@@ -69,11 +71,16 @@ def take(
     return None
 
 
-def hand_back(study: optuna.Study, trial_id: int) -> None:
-    """Let another worker go on with a running trial."""
-    with contextlib.suppress(UpdateFinishedTrialError):
-        study._storage.set_trial_user_attr(trial_id, "lease", None)
-        study._storage.set_trial_state_values(trial_id, TrialState.WAITING)
+def hand_back(study: optuna.Study, trial_id: int) -> bool:
+    """Let another worker go on with a trial that this one has; False if it is another's by now."""
+    mine = _holder()
+    return release(
+        study._storage,
+        trial_id,
+        lambda lease: _is_of(lease, mine),
+        TrialState.WAITING,
+        {"lease": None},
+    )
 
 
 def worker_name() -> str:
@@ -111,6 +118,14 @@ class Lease:
         self._done.set()
         self._thread.join(timeout=1)  # it may be waiting for the storage; it is a daemon
 
+    def holds(self) -> bool:
+        """Whether the trial is still this worker's, as the storage has it."""
+        trial = self._storage.get_trial(self._trial_id)
+        return trial.state == TrialState.RUNNING and self._is_ours(trial)
+
+    def _is_ours(self, trial: FrozenTrial) -> bool:
+        return _is_of(trial.user_attrs.get("lease"), self._holder)
+
     def _keep(self) -> None:
         while not self._done.wait(BEAT) and not self.lost:
             with contextlib.suppress(Unavailable):  # it has been waited for, and may come back
@@ -119,20 +134,24 @@ class Lease:
 
     def _beat(self) -> None:
         trial = self._storage.get_trial(self._trial_id)
-        lease = trial.user_attrs.get("lease") or {}
         if self._done.is_set():
             return
-        if trial.state != TrialState.RUNNING or not self._holder.items() <= lease.items():
+        if trial.state != TrialState.RUNNING or not self._is_ours(trial):
             log.warning("Trial %d has gone to another worker", trial.number)
             self.lost = True
             return
+        lease = trial.user_attrs["lease"]
         with contextlib.suppress(UpdateFinishedTrialError):
             lease = {**lease, "beat": lease.get("beat", 0) + 1}
             self._storage.set_trial_user_attr(self._trial_id, "lease", lease)
 
 
 class Watcher:
-    """Finds the trials of workers that are gone. It has to look every few seconds (`GAP`)."""
+    """Finds the trials of workers that are gone. It has to look every few seconds (`GAP`).
+
+    A trial whose worker was killed `LOSSES` times without an evaluation in between is given up: it
+    is likely to be what its workers die of, as where the system runs out of memory.
+    """
 
     def __init__(self, study: optuna.Study) -> None:
         self._study = study
@@ -154,11 +173,31 @@ class Watcher:
             if before != lease:
                 since = now
             if now - since > GRACE or _has_ended(lease or {}):
-                hand_back(self._study, trial._trial_id)
-                lost.append(trial)
+                if self._take_away(trial):
+                    lost.append(trial)
             else:
                 self._seen[trial._trial_id] = lease, since
         return lost
+
+    def _take_away(self, trial: FrozenTrial) -> bool:
+        """Let another worker go on with a trial, unless its lease is another than was seen."""
+        known = trial.user_attrs
+        evaluations = len(known.get("evaluations", []))
+        then, count = known.get("losses", (evaluations, 0))
+        count = count + 1 if then == evaluations else 1
+        attributes: dict[str, Any] = {"lease": None, "losses": [evaluations, count]}
+        state = TrialState.WAITING
+        if count == LOSSES:
+            state = TrialState.FAIL
+            attributes |= {
+                "outcome": "crashed",
+                "error": f"Its workers were killed {count} times before the trial came to its next "
+                "evaluation: the system may have run out of memory.",
+            }
+        seen = known.get("lease")
+        return release(
+            self._study._storage, trial._trial_id, lambda lease: lease == seen, state, attributes
+        )
 
 
 def lost(study: optuna.Study) -> list[FrozenTrial]:
@@ -173,6 +212,10 @@ def lost(study: optuna.Study) -> list[FrozenTrial]:
 def _holder() -> dict[str, Any]:
     """What tells this process from all others, on any machine."""
     return {"machine": _machine(), "process": os.getpid(), "since": _started(os.getpid())}
+
+
+def _is_of(lease: Mapping[str, Any] | None, holder: Mapping[str, Any]) -> bool:
+    return holder.items() <= (lease or {}).items()
 
 
 @cache

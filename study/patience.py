@@ -44,6 +44,7 @@ _OPERATIONS = (
     "set_trial_user_attr",
     "set_trial_system_attr",
     "record",
+    "release",
     "get_trial",
     "get_all_trials",
 )

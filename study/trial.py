@@ -110,8 +110,6 @@ def _run(laboratory: Laboratory, trial: optuna.Trial, lease: Lease) -> str:
     except (Unavailable, UpdateFinishedTrialError):
         raise  # whoever misses our signs of life hands the trial back
     except Interrupted:
-        if lease.lost:
-            return LOST
         outcome = "stopped"
     except Unwritable as fault:
         outcome, unwritable = "stopped", fault
@@ -123,6 +121,8 @@ def _run(laboratory: Laboratory, trial: optuna.Trial, lease: Lease) -> str:
         else:
             outcome, error = "crashed", f"{crash!r}\n{traceback.format_exc(limit=-6)}"
             log.exception("Trial %d crashed", trial.number)
+    if outcome != "finished" and not lease.holds():
+        return LOST  # this worker was thought to be gone; what became of it is another's to say
     _conclude(laboratory, trial, run, outcome, error)
     if unwritable is not None:
         raise unwritable

@@ -133,6 +133,39 @@ def test_a_child_that_ended_and_was_not_waited_for_is_gone(study: optuna.Study) 
     child.wait()
 
 
+def test_who_looked_a_while_ago_does_not_take_a_trial_from_its_new_worker(
+    study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _claim(study, since=1)
+    before = study.get_trials()
+    assert [trial.number for trial in Watcher(study).reclaim()] == [0]
+    _claim(study, machine="elsewhere")
+    with monkeypatch.context() as late:
+        late.setattr(study, "get_trials", lambda **_: before[:1])
+        assert Watcher(study).reclaim() == []
+    trial = study.get_trials(deepcopy=False)[0]
+    assert trial.state == TrialState.RUNNING
+    assert trial.user_attrs["lease"]["machine"] == "elsewhere"
+    assert not hand_back(study, trial._trial_id)
+    assert study.get_trials(deepcopy=False)[0].state == TrialState.RUNNING
+
+
+def test_a_trial_that_its_workers_die_of_is_given_up(study: optuna.Study) -> None:
+    for _ in range(2):
+        for _ in range(leases.LOSSES - 1):
+            assert _claim(study, since=1).number == 0
+            assert len(Watcher(study).reclaim()) == 1
+        trial = _claim(study, since=1)
+        if "evaluations" not in trial.user_attrs:  # it gets on, and so it is not given up
+            trial.set_user_attr("evaluations", [{"wer": 0.5}])
+        Watcher(study).reclaim()
+    given_up, following = study.get_trials(deepcopy=False)[:2]
+    assert given_up.state == TrialState.FAIL
+    assert given_up.user_attrs["outcome"] == "crashed"
+    assert f"killed {leases.LOSSES} times" in given_up.user_attrs["error"]
+    assert _claim(study).number == following.number
+
+
 class Clock:
     """time.monotonic for the module under test."""
 

@@ -124,6 +124,24 @@ def test_each_end_has_its_state_and_value(
         assert violated == (outcome in ("diverged", "out_of_memory"))
 
 
+@pytest.mark.parametrize("end", [RuntimeError("its files were another's"), Interrupted()])
+def test_how_a_trial_ends_that_another_has_by_now_is_not_for_us_to_say(
+    perform: Perform, laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch, end: BaseException
+) -> None:
+    begin = trial_module._begin
+
+    def taken(laboratory: Laboratory, trial: optuna.Trial, lease: Lease) -> Any:
+        begun = begin(laboratory, trial, lease)
+        trial.set_user_attr("lease", {**trial.user_attrs.get("lease", {}), "machine": "elsewhere"})
+        return begun
+
+    monkeypatch.setattr(trial_module, "_begin", taken)
+    outcome, trial = perform([0.9, end])
+    assert outcome == "lost"
+    assert trial.state == TrialState.RUNNING
+    assert trial.user_attrs["lease"]["machine"] == "elsewhere"
+
+
 def test_what_could_not_be_trained_is_never_best(perform: Perform, laboratory: Laboratory) -> None:
     perform([Diverged("loss nan")])
     with pytest.raises(ValueError, match="feasible"):
