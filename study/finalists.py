@@ -28,7 +28,7 @@ from study.data.batches import Batches
 from study.data.dataset import Dataset
 from study.leases import alone
 from study.space import Number
-from study.storage import FINALIST, search_is_over
+from study.storage import FINALIST, retried, search_is_over
 from study.training.evaluation import recognise, write_hypotheses
 from study.training.loop import EVALUATION_BATCH
 
@@ -96,10 +96,12 @@ def enqueue(config: StudyConfig, study: optuna.Study) -> int:
 
 
 def _enqueue(config: StudyConfig, study: optuna.Study, chosen: list[Finalist]) -> int:
+    trials = study.get_trials(deepcopy=False)
+    again = retried(trials)
     there = [
         (trial.user_attrs["finalist"], trial.system_attrs.get("fixed_params", trial.params))
-        for trial in study.get_trials(deepcopy=False)
-        if trial.user_attrs.get("phase") == FINALIST
+        for trial in trials
+        if trial.user_attrs.get("phase") == FINALIST and trial.number not in again
     ]
     added = 0
     for finalist in chosen:

@@ -29,7 +29,7 @@ from study.launchers.worker import study_file
 from study.leases import Watcher
 from study.patience import without_waiting
 from study.progress import Watch, duration_in_words, shown, step
-from study.storage import create_study
+from study.storage import crashed, create_study
 from study.tracking import parent, sync
 from study.tracking.address import tracking_uri
 from study.tracking.system import missing
@@ -49,14 +49,22 @@ def run(
     arguments: str = "",
     *,
     accept_changed_corpus: bool = False,
+    retry_crashed: bool = False,
 ) -> int:
     """Run a study to its end, or go on with it; returns an exit code.
 
     `arguments` are those with which other commands find the same study. With
-    `accept_changed_corpus` it goes on although its corpus is not what it was, which is recorded.
+    `accept_changed_corpus` it goes on although its corpus is not what it was, which is recorded;
+    with `retry_crashed` trials that crashed are trained anew.
     """
     here = preflight(config)
-    study = _begin(config, here.type, console, accept_changed_corpus=accept_changed_corpus)
+    study = _begin(
+        config,
+        here.type,
+        console,
+        accept_changed_corpus=accept_changed_corpus,
+        retry_crashed=retry_crashed,
+    )
     experiment = sync.open_experiment(config, study)
     if experiment is not None and config.tracking.system_metrics and (lacking := missing()):
         console.print(lacking, highlight=False)
@@ -103,16 +111,10 @@ def preflight(config: StudyConfig) -> torch.device:
     return device
 
 
-def _begin(
-    config: StudyConfig, device: str, console: Console, *, accept_changed_corpus: bool
-) -> optuna.Study:
+def _begin(config: StudyConfig, device: str, console: Console, **going_on: bool) -> optuna.Study:
     """Prepare the speech, and create the study or open it and add what it lacks."""
     dataset = _open_dataset(config, console)
-    study = create_study(
-        config,
-        _attributes(config, dataset, device),
-        accept_changed_corpus=accept_changed_corpus,
-    )
+    study = create_study(config, _attributes(config, dataset, device), **going_on)
     for change in study.user_attrs.get("changes", []):
         console.print(f"warning: {change}", highlight=False, soft_wrap=True)
     dataset.tokenizer.save(config.folder / TOKENS)  # with it, trained networks need no corpus
@@ -125,6 +127,9 @@ def _greet(watch: Watch, lost: list[FrozenTrial]) -> None:
     if lost:
         numbers = ", ".join(str(trial.number) for trial in lost)
         say(f"Trials {numbers} had lost their worker; they go on from their checkpoints.")
+    if failed := crashed(watch.trials):
+        numbers = ", ".join(str(trial.number) for trial in failed)
+        say(f"Crashed: trials {numbers}. To train them anew: --retry-crashed", highlight=False)
     if not watch.unfinished:
         say(
             f"The study '{name}' is finished: all its {len(watch.trials)} trials have an "

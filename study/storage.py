@@ -46,6 +46,8 @@ PRACTICAL = ("name", "runs", "device", "storage", "launcher", "tracking", "log_l
 PLACES = ("corpus.folder",)
 """Keys that say where a thing is, and may differ between machines: its fingerprint says what."""
 
+PART = ("phase", "anchor", "finalist")
+"""Attributes that say what part a trial has in its study."""
 FINALIST = "finalist"
 """The phase of the trials that follow the search."""
 
@@ -80,13 +82,18 @@ def open_study(config: StudyConfig, storage: BaseStorage | None = None) -> optun
 
 
 def create_study(
-    config: StudyConfig, attributes: dict[str, Any], *, accept_changed_corpus: bool = False
+    config: StudyConfig,
+    attributes: dict[str, Any],
+    *,
+    accept_changed_corpus: bool = False,
+    retry_crashed: bool = False,
 ) -> optuna.Study:
     """Create a study with all its trials waiting, or open it and add the trials that it lacks.
 
     `attributes` describe the study to its readers; `corpus.fingerprint` among them must be that
     with which the study began, unless `accept_changed_corpus`. That, and other code than before, is
-    kept for its readers under `changes`. Raises `InputError` where the study was begun with other
+    kept for its readers under `changes`. With `retry_crashed`, each trial that crashed is put into
+    the queue once more. Raises `InputError` where the study was begun with other
     settings.
     """
     config.folder.mkdir(parents=True, exist_ok=True)
@@ -105,6 +112,8 @@ def create_study(
         for name, value in {**attributes, "created": created, "config": plain}.items():
             study.set_user_attr(name, value)
         _enqueue(study, config)
+        if retry_crashed:
+            _retry(study)
     return study
 
 
@@ -203,9 +212,11 @@ def _enqueue(study: optuna.Study, config: StudyConfig) -> None:
     """Put the trials that the study lacks into its queue, in the order of the phases."""
     trials = study.get_trials(deepcopy=False)
     spent = refine_is_spent(trials, config.refine.hours)
+    again = retried(trials)
     there = Counter(
         (trial.user_attrs.get("phase"), trial.user_attrs.get("anchor"))
         for trial in trials
+        if trial.number not in again
         if spent or trial.user_attrs.get("outcome") != LEFT_OUT  # more hours bring those back
     )
     for anchor in config.anchor_shapes:
@@ -225,6 +236,29 @@ def _enqueue(study: optuna.Study, config: StudyConfig) -> None:
         draw = np.random.default_rng(derived_seed(config.seed, 1, place)).random()
         spared = {"survivor": True} if draw < config.refine.survivors else {}
         study.enqueue_trial({}, user_attrs={"phase": "refine", **spared})
+
+
+def crashed(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials that crashed and were not put into the queue once more."""
+    trials = list(trials)
+    again = retried(trials)
+    return [t for t in trials if t.user_attrs.get("outcome") == "crashed" and t.number not in again]
+
+
+def retried(trials: Iterable[FrozenTrial]) -> set[int]:
+    """The numbers of crashed trials in whose place others stand, which `retry_of` names."""
+    return {t.user_attrs["retry_of"] for t in trials if "retry_of" in t.user_attrs}
+
+
+def _retry(study: optuna.Study) -> None:
+    """Put each crashed trial into the queue once more: a new one with what it was to be."""
+    for trial in crashed(study.get_trials(deepcopy=False)):
+        known = trial.user_attrs
+        kept = {name: known[name] for name in (*PART, "survivor") if name in known}
+        study.enqueue_trial(
+            {**trial.system_attrs.get("fixed_params", {}), **trial.params},
+            user_attrs={**kept, "retry_of": trial.number},
+        )
 
 
 def search_is_over(trials: Iterable[FrozenTrial]) -> bool:

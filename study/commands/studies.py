@@ -57,6 +57,12 @@ def run(
             help="Go on although the corpus is not what it was; the report says so.",
         ),
     ] = False,
+    retry_crashed: Annotated[
+        bool,
+        typer.Option(
+            "--retry-crashed", help="Train trials that crashed anew, each as another trial."
+        ),
+    ] = False,
 ) -> None:
     """Run a study, or go on with it where it stopped.
 
@@ -70,6 +76,7 @@ def run(
         console(),
         as_given(file, override),
         accept_changed_corpus=accept_changed_corpus,
+        retry_crashed=retry_crashed,
     )
     raise typer.Exit(code)
 

@@ -144,3 +144,32 @@ def test_random_survivors_follow_from_the_seed(tmp_path: Path) -> None:
     assert 3 <= len(spared("a")) <= 18  # 15 % of 60
     assert spared("a") == spared("b")
     assert spared("c", "refine.survivors=0") == []
+
+
+def test_trials_that_crashed_are_trained_anew_where_that_is_asked(tmp_path: Path) -> None:
+    study = create_study(tiny(tmp_path), ATTRIBUTES)
+    whole = create_study(tiny(tmp_path / "whole", "explore.trials=4"), ATTRIBUTES)
+    for number in range(4):  # the anchor and the sample
+        trial = claim(study)
+        assert trial is not None
+        if number in (0, 2):
+            trial.set_user_attr("outcome", "crashed")
+            study.tell(trial, state=TrialState.FAIL)
+        else:
+            study.tell(trial, 0.5)
+    before = study.trials
+
+    assert len(create_study(tiny(tmp_path), ATTRIBUTES).trials) == len(before)
+    for _ in range(2):  # once is enough
+        again = create_study(tiny(tmp_path), ATTRIBUTES, retry_crashed=True).trials
+    anchor, sampled = again[len(before) :]
+    for retry, crashed in ((anchor, before[0]), (sampled, before[2])):
+        assert retry.state == TrialState.WAITING
+        assert retry.system_attrs["fixed_params"] == crashed.system_attrs["fixed_params"]
+        assert retry.user_attrs["retry_of"] == crashed.number
+        assert retry.user_attrs["phase"] == "explore"
+    assert anchor.user_attrs["anchor"] == before[0].user_attrs["anchor"]
+
+    more = create_study(tiny(tmp_path, "explore.trials=4"), ATTRIBUTES).trials
+    assert len(more) == len(again) + 1
+    assert more[-1].system_attrs["fixed_params"] == whole.trials[4].system_attrs["fixed_params"]
