@@ -107,16 +107,14 @@ def _interval(totals: Array, sizes: Array, level: float) -> Interval:
 
 
 def _of_seeds(totals: Array, sizes: Array) -> tuple[float, float]:
-    """Return the variance of a mean over seeds that is due to the seeds, and its freedom.
+    """Return the variance of a mean over seeds that the seeds show, and its freedom.
 
-    What a seed gets right in one group and wrong in another is in the spread over the groups
-    already, so it is taken off the spread between the seeds.
+    What a seed gets right in one group and wrong in another is in it as well as in the spread over
+    the groups. It is not taken off: of a few seeds, what is left would often be near zero by
+    chance, and the sum would then be taken for as sure as the many groups make it.
     """
-    seeds = len(totals)
     rates = totals.sum(axis=1) / sizes.sum()
-    residuals = totals - np.outer(rates, sizes)
-    within = float(residuals.var(axis=0, ddof=1).sum()) / float(sizes.sum()) ** 2
-    return max(float(rates.var(ddof=1)) - within, 0.0) / seeds, seeds - 1.0
+    return float(rates.var(ddof=1)) / len(totals), len(totals) - 1.0
 
 
 def _of_groups(totals: Array, sizes: Array) -> tuple[float, float]:
