@@ -28,9 +28,10 @@ needs_sctk = pytest.mark.skipif(
 )
 
 
-def test_no_errors_have_no_spread() -> None:
-    found = error_rate_interval(np.zeros((2, 4)), np.full(4, 5.0), list("aabb"))
-    assert (found.value, found.low, found.high) == (0, 0, 0)
+def test_no_errors_in_few_words_may_be_luck() -> None:
+    found = error_rate_interval(np.zeros((2, 4)), np.full(4, 25.0), list("aabb"))
+    assert (found.value, found.low) == (0, 0)
+    assert found.high == pytest.approx(3 / 100, rel=0.01)  # the rule of three
 
 
 def test_one_utterance_has_no_spread_that_could_be_seen() -> None:
@@ -48,6 +49,11 @@ def test_equal_systems_do_not_differ() -> None:
 def test_mapsswe_of_nothing_decides_nothing() -> None:
     assert mapsswe([]).p == 1
     assert mapsswe([(1, 1), (2, 2)]).p == 1
+
+
+def test_mapsswe_of_differences_that_are_all_alike_counts_their_signs() -> None:
+    assert mapsswe([(1, 0)] * 20).p == pytest.approx(2**-19)
+    assert mapsswe([(1, 0)]).p == 1
 
 
 def test_mapsswe_is_a_z_test_of_the_paired_differences() -> None:
