@@ -69,6 +69,8 @@ class Axis:
     def value(self, place: float) -> float:
         """Return the value at a place of a continuous range."""
         low, high = self.searched.low, self.searched.high
+        if place in (0, 1):  # as they stand in the study: exp(log(high)) may lie beyond
+            return high if place else low
         if self.searched.log:
             return math.exp(math.log(low) + place * (math.log(high) - math.log(low)))
         return low + place * (high - low)
@@ -80,6 +82,7 @@ class Axis:
             return math.nan
         if searched.choices:
             return searched.choices.index(value) / (len(searched.choices) - 1)
+        value = min(max(value, searched.low), searched.high)
         if searched.log:
             return math.log(value / searched.low) / math.log(searched.high / searched.low)
         return (value - searched.low) / (searched.high - searched.low)

@@ -151,7 +151,7 @@ def edge_note(searched: Searched | None, value: float | None) -> str:
     """
     if searched is None or value is None or searched.low == searched.high:
         return ""
-    if not searched.low <= value <= searched.high:
+    if not searched.spans(value):
         return "outside the searched range"
     if searched.choices:
         at_edge = value in (searched.choices[0], searched.choices[-1])

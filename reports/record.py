@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
+_ROUNDING = 1e-9  # of a value, when it was computed from a place in its range
 _MOST_CHOICES = 64  # an integer range with more values than this is shown as continuous
 
 
@@ -60,7 +61,14 @@ class Searched:
 
     def allows(self, value: float) -> bool:
         """Return whether the search could draw this value."""
-        return value in self.choices if self.choices else self.low <= value <= self.high
+        return value in self.choices if self.choices else self.spans(value)
+
+    def spans(self, value: float) -> bool:
+        """Return whether a value lies between the ends, save for rounding."""
+        ends = (self.low, self.high)
+        return self.low <= value <= self.high or any(
+            math.isclose(value, end, rel_tol=_ROUNDING) for end in ends
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
