@@ -94,8 +94,9 @@ class ComparedQuestion:
     lines: tuple[CardLine, ...]
     """The answer in each study."""
     agreement: str
-    """`agree`: some value is as good as the best in every study. `differ`: in two of them, the
-    recommendation of one is shown to be worse in the other. `not decided`: neither is shown."""
+    """`agree`: every study shows some value to be worse, and some is as good as the best in all.
+    `differ`: in two of them, the recommendation of one is shown to be worse in the other.
+    `not decided`: neither is shown."""
     transfers: tuple[Transfer, ...]
 
 
@@ -215,7 +216,8 @@ def _agreement(answers: Sequence[Verdict], transfers: Sequence[Transfer]) -> str
     if any((two, one) in worse for one, two in worse):
         return DIFFER
     common = set.intersection(*(set(answer.as_good) for answer in answers))
-    told = any(len(answer.as_good) < len(answer.effects) for answer in answers)
+    # A study to which all values are as good would agree with any other.
+    told = all(len(answer.as_good) < len(answer.effects) for answer in answers)
     return AGREE if common and told else OPEN
 
 

@@ -19,6 +19,7 @@ from reports.comparing import (
     questions_data,
     ranks_data,
 )
+from reports.questions import SIX
 from reports.record import StudyRecord, read_study
 from tests.reports.planted_study import Formula, conduct, planted_config
 from tests.reports.test_answers import SURFACE
@@ -83,6 +84,19 @@ def test_the_same_surface_with_another_seed_agrees(studies: tuple[Compared, ...]
     found = {item.question.name: item.agreement for item in questions_data(studies[:2])}
     assert found["encoder_layers"] == AGREE
     assert DIFFER not in found.values()
+
+
+def test_a_study_that_tells_no_value_from_another_agrees_with_none(
+    studies: tuple[Compared, ...],
+) -> None:
+    one, again = studies[:2]
+    place = list(SIX).index("encoder_layers")
+    verdict = again.verdicts[place]
+    effects = tuple(replace(effect, as_good=True) for effect in verdict.effects)
+    ignorant = list(again.verdicts)
+    ignorant[place] = replace(verdict, verdict="undecided", effects=effects)
+    found = questions_data((one, replace(again, verdicts=tuple(ignorant))))
+    assert found[place].agreement == OPEN
 
 
 def test_another_surface_differs_where_it_does(studies: tuple[Compared, ...]) -> None:
