@@ -85,8 +85,11 @@ def answer_data(record: StudyRecord, tested: str = "") -> Answer:
 
     `tested` says which differences between the finalists are shown (`reports.comparison`).
     """
+    from reports.noise import seed_spread
+
     best = best_of(record)
     anchors = _anchors(record)
+    spread = seed_spread(record)
     counts = record.trials["outcome"].value_counts()
     return Answer(
         study=record.name,
@@ -95,7 +98,7 @@ def answer_data(record: StudyRecord, tested: str = "") -> Answer:
         best=best,
         finalists=record.finals,
         anchors=anchors,
-        seed_spread=_seed_spread(record),
+        seed_spread=None if spread is None else spread.deviation,
         sentence=" ".join(filter(None, [_sentence(record, best, anchors), tested])),
     )
 
@@ -153,19 +156,6 @@ def _anchors(record: StudyRecord) -> tuple[AnchorResult, ...]:
             )
         )
     return tuple(found)
-
-
-def _seed_spread(record: StudyRecord) -> float | None:
-    """Pool the variance between seeds over configurations that were trained with several."""
-    searched = [name for name in record.trials.columns if name in record.searched]
-    columns = list(dict.fromkeys([*SIX, *searched]))
-    groups = record.results.groupby(columns, dropna=False)
-    squares, freedom = 0.0, 0
-    for _, group in groups:
-        if group["seed"].nunique() > 1:
-            squares += float(((group["wer"] - group["wer"].mean()) ** 2).sum())
-            freedom += len(group) - 1
-    return (squares / freedom) ** 0.5 if freedom else None
 
 
 def _sentence(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,8 @@ from reports.wording import counted, percent, points
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     from reports.finals import FinalistResult
     from reports.record import StudyRecord
@@ -64,15 +66,51 @@ class SeedSpread:
         error = self.deviation * math.sqrt(1 / one + 1 / other)
         return error, float(t.ppf(SURE, self.freedom)) * error
 
+    def luck(self, readings: int) -> float:
+        """Return how far the lowest of so many equal readings is to be expected below their mean.
+
+        Readings are normal (Blom 1958); of one it is 0.
+        """
+        return -self.deviation * float(norm.ppf((1 - 0.375) / (readings + 0.25)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Claim:
+    """That the best is better than something else."""
+
+    rival: str
+    """What it is compared with, in words."""
+    lead: float
+    """How far the best lies below it (a fraction)."""
+    seeds: int
+    """Seeds behind the best."""
+    rival_seeds: int
+    """Seeds behind what it is compared with."""
+    among: int = 1
+    """Readings of which the best was chosen as the lowest by this very lead; 1 where fresh seeds
+    read it again."""
+
+    def luck(self, spread: SeedSpread) -> tuple[float, float]:
+        """Return the lead that luck with seeds often makes, and the one that it hardly makes."""
+        error, sure = spread.margin(self.seeds, self.rival_seeds)
+        chosen = spread.luck(self.among)
+        return max(error, chosen), sure + chosen
+
 
 def seed_spread(record: StudyRecord) -> SeedSpread | None:
-    """Pool the variance between seeds; None where no configuration was trained with two."""
+    """Pool the variance between seeds; None where no configuration was trained with two.
+
+    The reading for which a finalist was chosen from the search is none of its seeds: it is lower
+    than they are since it was chosen so. Anchors were not chosen, and keep theirs.
+    """
     results = record.results[np.isfinite(record.results["wer"].astype(float))]
     columns = [name if name in SIX else column_of(name) for name in record.searched]
     columns = list(dict.fromkeys([*SIX, *(name for name in columns if name in results)]))
     table = pd.DataFrame({name: results[name].astype(float) for name in columns})
     # Rows that agree in every column belong together; missing agrees with missing.
     group = table.groupby(columns, dropna=False).ngroup().to_numpy()
+    fair = ~_chose(results, group)
+    results, group = results[fair], group[fair]
     wers = results["wer"].astype(float)
     seeds = pd.Series([str(seed) for seed in results["seed"]], index=results.index)
     several = seeds.groupby(group).transform("nunique") > 1
@@ -89,6 +127,16 @@ def seed_spread(record: StudyRecord) -> SeedSpread | None:
         high=math.sqrt(squares / float(chi2.ppf(1 - SURE, freedom))),
         configurations=configurations,
     )
+
+
+def _chose(results: pd.DataFrame, group: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+    """Return which results are readings for which a finalist was chosen.
+
+    `group` tells which results are of one configuration.
+    """
+    finalist = (results["phase"] == PHASE).to_numpy()
+    chosen = set(group[finalist & results["anchor"].isna().to_numpy()])
+    return np.isin(group, list(chosen)) & ~finalist
 
 
 def noise_checks(record: StudyRecord) -> list[Check]:
@@ -121,15 +169,15 @@ def _seeds(record: StudyRecord, spread: SeedSpread | None) -> Check:
     )
     if claim is None:
         return check(NOT_KNOWN, f"{told} There is nothing to compare the best trial with.", repeat)
-    name, lead, one, other = claim
-    error, sure = spread.margin(one, other)
-    status = GOOD if lead > sure else LOOK if lead > error else BAD
+    lead, (usual, sure) = claim.lead, claim.luck(spread)
+    status = GOOD if lead > sure else LOOK if lead > usual else BAD
     search = _search(record)["wer"].to_numpy(dtype=float)
     alike = int((search <= search.min() + spread.margin(1, 1)[1]).sum()) if len(search) else 0
     compared = "more than" if lead > sure else "not more than"
+    best = f", the lowest of {claim.among:,} readings," if claim.among > 1 else ""
     text = (
-        f"{told} The best is {points(lead)} better than {name}, {compared} the {points(sure)} that "
-        f"luck with seeds alone can make. {_alike(alike, len(search))}"
+        f"{told} The best{best} is {points(lead)} better than {claim.rival}, {compared} the "
+        f"{points(sure)} that luck with seeds alone can make. {_alike(alike, len(search))}"
     )
     return check(status, text, "" if status == GOOD else repeat)
 
@@ -140,30 +188,40 @@ def _alike(alike: int, trials: int) -> str:
     return f"{alike:,} of {trials:,} trials of the search are within that noise of the lowest."
 
 
-def _claim(record: StudyRecord) -> tuple[str, float, int, int] | None:
-    """Return what the best is compared with, its lead, and the seeds behind either."""
+def _claim(record: StudyRecord) -> _Claim | None:
+    """Return what the best is compared with, and by how much it leads."""
     search = _search(record)
     if record.finals:
-        winner, *others = record.finals
-        rivals = [item for item in others if item.anchor]
-        if rivals and not winner.anchor:
-            rival = rivals[0]
-            lead = rival.dev_wer - winner.dev_wer
-            return f"the anchor {rival.anchor}", lead, winner.seeds, rival.seeds
-        if not len(search):
-            return None
-        lead = float(search["wer"].median()) - winner.dev_wer
-        return "the median of the search", lead, winner.seeds, len(search)
+        return _claim_of_winner(record.finals, search)
     if len(search) < 2 or record.best is None:
         return None
     best, anchors = record.best, search[search["anchor"].notna()]
     if len(anchors) and not isinstance(best["anchor"], str):
         medians = anchors.groupby("anchor")["wer"].median().astype(float)
         name = str(medians.idxmin())
+        rival, wer = f"the anchor {name}", float(medians.min())
         seeds = int((anchors["anchor"] == name).sum())
-        return f"the anchor {name}", float(medians.min()) - float(best["wer"]), 1, seeds
-    lead = float(search["wer"].median()) - float(best["wer"])
-    return "the median of the search", lead, 1, len(search)
+    else:
+        rival, wer, seeds = "the median of the search", float(search["wer"].median()), len(search)
+    return _Claim(
+        rival=rival,
+        lead=wer - float(best["wer"]),
+        seeds=1,
+        rival_seeds=seeds,
+        among=len(search),
+    )
+
+
+def _claim_of_winner(finals: Sequence[FinalistResult], search: pd.DataFrame) -> _Claim | None:
+    winner, *others = finals
+    rivals = [item for item in others if item.anchor]
+    if rivals and not winner.anchor:
+        rival, wer, seeds = f"the anchor {rivals[0].anchor}", rivals[0].dev_wer, rivals[0].seeds
+    elif len(search):
+        rival, wer, seeds = "the median of the search", float(search["wer"].median()), len(search)
+    else:
+        return None
+    return _Claim(rival=rival, lead=wer - winner.dev_wer, seeds=winner.seeds, rival_seeds=seeds)
 
 
 def _dev(record: StudyRecord) -> Check:
@@ -221,14 +279,14 @@ def _winner(record: StudyRecord, spread: SeedSpread | None) -> Check:
             f"The best is the lowest of {len(search):,} single readings and was not trained again."
         )
         if spread is not None:
-            luck = spread.deviation * _expected_luck(len(search))
+            luck = spread.luck(len(search))
             text += (
                 f" If all of them were equally good, the lowest would still lie {points(luck)} "
                 "below their mean by luck."
             )
         return check(LOOK, text, "Add finalists: the best configurations again, with fresh seeds.")
     winner, others = finals[0], finals[1:]
-    story, held = _regression(finals, search)
+    story, fell = _regression(finals, search)
     text = (
         f"The winner, {winner.label}, reaches {percent(winner.dev_wer)} on dev as the mean of "
         f"{counted(winner.seeds, 'fresh seed')}.{story}"
@@ -247,8 +305,10 @@ def _winner(record: StudyRecord, spread: SeedSpread | None) -> Check:
         if not clear:
             status = LOOK
             remedy = "Take the cheaper of the two, or give the finalists more seeds."
-    if not held:
+    if fell == winner.label:
         status, remedy = BAD, "Do not take the lowest trial of the search; search on from here."
+    elif fell:
+        status, remedy = LOOK, f"{remedy} Do not take the lowest trial of the search.".strip()
     return check(status, text, remedy)
 
 
@@ -256,22 +316,22 @@ def _are(trials: int) -> str:
     return "is one finished trial, so nothing" if trials == 1 else "are no finished trials"
 
 
-def _regression(finals: Sequence[FinalistResult], search: pd.DataFrame) -> tuple[str, bool]:
-    """Say how the lowest trial of the search fared with fresh seeds, and whether it still leads."""
+def _regression(finals: Sequence[FinalistResult], search: pd.DataFrame) -> tuple[str, str]:
+    """Say how the lowest trial of the search fared with fresh seeds.
+
+    Besides, return its label where it is no better with them than half of the search; else an empty
+    text.
+    """
     if search.empty:
-        return "", True
+        return "", ""
     lowest = search.sort_values(["wer", "number"]).iloc[0]
     again = [item for item in finals if item.label == f"trial {lowest['number']}"]
     if not again:
-        return "", True
+        return "", ""
     before, after = float(lowest["wer"]), again[0].dev_wer
     text = (
         f" The lowest of the search, trial {lowest['number']}, had {percent(before)} there and has "
         f"{percent(after)} with fresh seeds."
     )
-    return text, len(search) < _FEWEST or after < float(search["wer"].median())
-
-
-def _expected_luck(trials: int) -> float:
-    """Return how far the lowest of so many normal readings lies below their mean (Blom 1958)."""
-    return -float(norm.ppf((1 - 0.375) / (trials + 0.25)))
+    held = len(search) < _FEWEST or after < float(search["wer"].median())
+    return text, "" if held else again[0].label

@@ -19,7 +19,7 @@ from scipy.stats import norm, spearmanr
 from reports.answer import answer_data
 from reports.checks import checks_data
 from reports.curves import falls_data
-from reports.noise import seed_spread
+from reports.noise import noise_checks, seed_spread
 from reports.record import StudyRecord, read_study
 from reports.rendering import environment, safe_svg
 from reports.rungs import evaluations_of, rungs_data
@@ -263,6 +263,38 @@ def test_one_seed_twice_is_no_second_seed() -> None:
     assert seed_spread(record_of(trials)) is None
 
 
+def test_the_reading_that_chose_a_finalist_is_none_of_its_seeds() -> None:
+    """Of an anchor, which nothing chose, the reading of the search is one."""
+    rng = random.Random(0)
+
+    def trained(layers: int, wers: tuple[float, ...], **more: Any) -> list[FrozenTrial]:
+        values = params(encoder_layers=layers)
+        return [simulated_trial(values, rng, wer=wer, **more) for wer in wers]
+
+    chosen = [*trained(1, (0.10,)), *trained(1, (0.20, 0.22), phase="finalist", finalist="trial 0")]
+    assert seed_spread(record_of(chosen[:2])) is None
+    found = seed_spread(record := record_of(chosen))
+    assert found is not None and found.freedom == 1
+    assert found.deviation == pytest.approx(0.02 / 2**0.5)
+    assert answer_data(record).seed_spread == found.deviation
+    name = "conformer-s"
+    again = trained(2, (0.32,), phase="finalist", finalist=name, anchor=name)
+    known = seed_spread(record_of([*trained(2, (0.30,), anchor=name), *again]))
+    assert known is not None and known.deviation == pytest.approx(0.02 / 2**0.5)
+
+
+def test_the_lowest_of_many_equal_trials_leads_by_luck() -> None:
+    verdicts = []
+    for seed in range(12):
+        rng = random.Random(seed)
+        trials = [simulated_trial(draw(rng), rng, wer=rng.gauss(0.2, 0.01)) for _ in range(75)]
+        trials += [simulated_trial(params(), rng, wer=rng.gauss(0.2, 0.01)) for _ in range(12)]
+        seeds = noise_checks(record_of(trials))[0]
+        assert "the lowest of 87 readings" in seeds.text
+        verdicts.append(seeds.status)
+    assert verdicts.count("good") <= 1 and "bad" in verdicts
+
+
 @pytest.mark.parametrize(("gap", "status"), [(0.0005, "bad"), (0.012, "look"), (0.05, "good")])
 def test_seeds_against_the_lead_over_the_anchor(gap: float, status: str) -> None:
     rng = random.Random(0)
@@ -313,8 +345,10 @@ def test_the_winner() -> None:
     assert "trial 0, had 20.00 % there and has 20.50 % with fresh seeds" in held.text
     near = check_of(record_of(search + finalists(rng, trial_0=0.205, trial_1=0.2055)), "winner")
     assert near.status == "look"
-    lucky = check_of(record_of(search + finalists(rng, trial_0=0.35, trial_1=0.21)), "winner")
+    lucky = check_of(record_of(search + finalists(rng, trial_0=0.35, trial_1=0.36)), "winner")
     assert lucky.status == "bad" and "35.00 % with fresh seeds" in lucky.text
+    other = check_of(record_of(search + finalists(rng, trial_0=0.35, trial_1=0.21)), "winner")
+    assert other.status == "look" and "35.00 % with fresh seeds" in other.text
 
 
 # Failures
