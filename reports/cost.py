@@ -142,15 +142,17 @@ def wer_ceiling(wers: pd.Series[float]) -> float:
 def plot_cost(axes: Axes, data: pd.DataFrame, stopped: pd.DataFrame, cost: Cost) -> None:
     """Draw results as dots, pruned trials open, and the frontier as steps with trial numbers.
 
-    What lies far above the bulk of the results is drawn at the upper edge.
+    What lies far above the bulk of the results is drawn at the upper edge, as a triangle.
     """
     names = [f"#{number}" for number in data["number"]]
     shown = data.assign(percent=100 * data["wer"], name=names)
     ceiling = wer_ceiling(data["wer"])
     floor = 100 * float(data["wer"].min())
     pad = 0.1 * (ceiling - floor) or max(0.1 * ceiling, 1.0)
-    axes.set_ylim(floor - 1.6 * pad, ceiling + pad)
-    shown["percent"] = shown["percent"].clip(upper=ceiling + pad)
+    top = ceiling + pad
+    axes.set_ylim(floor - 1.6 * pad, top)
+    shown["beyond"] = shown["percent"] > top
+    shown["percent"] = shown["percent"].clip(upper=top)
     costs = [*shown["cost"], *stopped["cost"]]
     low, high = min(costs), max(costs)
     room = (high / low) ** 0.1 if high > low else 1.5
@@ -165,37 +167,27 @@ def plot_cost(axes: Axes, data: pd.DataFrame, stopped: pd.DataFrame, cost: Cost)
         linewidth=1.3,
         zorder=2,
     )
-    drawn = fewer_dots(stopped)
-    axes.scatter(
-        drawn["cost"],
-        (100 * drawn["wer"]).clip(upper=ceiling + pad),
-        s=36,
-        marker="v",
-        facecolors="none",
-        edgecolors=MUTED,
-        alpha=0.6,
-        clip_on=False,
-        zorder=2,
-    )
+    _stopped(axes, fewer_dots(stopped), top)
     for kind, (colour, marker) in KINDS.items():
         rows = shown[shown["kind"] == kind]
         if rows.empty:
             continue
         rows = pd.concat([fewer_dots(rows), rows[rows["frontier"]]]).drop_duplicates("number")
-        sns.scatterplot(
-            rows,
-            x="cost",
-            y="percent",
-            ax=axes,
-            color=colour,
-            marker=marker,
-            s=50,
-            alpha=0.9,
-            edgecolor=PAPER,
-            linewidth=0.8,
-            clip_on=False,
-            zorder=3,
-        )
+        for beyond, drawn in rows.groupby("beyond"):
+            sns.scatterplot(
+                drawn,
+                x="cost",
+                y="percent",
+                ax=axes,
+                color=colour,
+                marker="^" if beyond else marker,
+                s=50,
+                alpha=0.9,
+                edgecolor=PAPER,
+                linewidth=0.8,
+                clip_on=False,
+                zorder=3,
+            )
     axes.set_xlabel(f"{cost.label} (logarithmic)")
     axes.set_ylabel("dev WER, %")
     axes.grid(visible=False, axis="x")
@@ -212,6 +204,23 @@ def plot_cost(axes: Axes, data: pd.DataFrame, stopped: pd.DataFrame, cost: Cost)
     )
     dots = list(zip(shown["cost"], shown["percent"], strict=True))
     place_labels(axes, named, dots + _along(frontier, shown["cost"].max()), below=True)
+
+
+def _stopped(axes: Axes, stopped: pd.DataFrame, top: float) -> None:
+    """Draw pruned trials open and pointing down, and those above the upper edge pointing up."""
+    wers = 100 * stopped["wer"]
+    for marker, drawn in (("v", wers <= top), ("^", wers > top)):
+        axes.scatter(
+            stopped["cost"][drawn],
+            wers[drawn].clip(upper=top),
+            s=36,
+            marker=marker,
+            facecolors="none",
+            edgecolors=MUTED,
+            alpha=0.6,
+            clip_on=False,
+            zorder=2,
+        )
 
 
 def _ticks(axes: Axes, cost: Cost) -> None:

@@ -159,6 +159,7 @@ def wer_limits(data: tuple[EffectData, ...]) -> tuple[float, float]:
     It is set by the bulk of the results. Pruned trials were stopped early, when their WER was high,
     and a few others may have hardly learned; they would squeeze the rest into a corner, so what
     lies above (three interquartile ranges over the upper quartile) is drawn at the upper edge.
+    Effects, with their intervals, are always inside.
     """
     wers = pd.concat([effect.points for effect in data]) if data else pd.DataFrame()
     if wers.empty:
@@ -166,9 +167,11 @@ def wer_limits(data: tuple[EffectData, ...]) -> tuple[float, float]:
     results = wers[wers["kind"] != "pruned"]["wer"]
     shown = 100 * (results if len(results) else wers["wer"])
     lower, upper = shown.quantile(0.25), shown.quantile(0.75)
-    highest = float(shown[shown <= upper + 3 * (upper - lower)].max())
-    pad = 0.12 * (highest - shown.min()) or max(0.1 * highest, 1.0)
-    return max(0.0, float(shown.min() - pad)) - (0.02 * pad), highest + pad
+    ends = [100 * end for effect in data for e in effect.effect for end in (e.low, e.wer, e.high)]
+    highest = max([float(shown[shown <= upper + 3 * (upper - lower)].max()), *ends])
+    lowest = min([float(shown.min()), *ends])
+    pad = 0.12 * (highest - lowest) or max(0.1 * highest, 1.0)
+    return max(0.0, lowest - pad) - (0.02 * pad), highest + pad
 
 
 def plot_effect(axes: Axes, effect: EffectData, limits: tuple[float, float]) -> None:

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.markers import MarkerStyle
 from optuna.trial import FrozenTrial
 from scipy.stats import qmc
 
-from reports.cost import COSTS, brief_seconds, cost_data, cost_panels
+from reports.cost import COSTS, brief_seconds, cost_data, cost_panels, plot_cost, stopped_data
 from reports.equal_size import EqualQuestion, EqualSizeData, equal_size_data, equal_size_panels
 from reports.record import StudyRecord, read_study
 from reports.rendering import environment, safe_svg
@@ -242,6 +244,25 @@ def test_the_frontier_of_every_cost() -> None:
     assert [cost.column for cost in COSTS] == [
         "parameters", "flops_per_second", "train_seconds", "real_time_factor",
     ]  # fmt: skip
+
+
+def test_what_lies_above_the_upper_edge_is_a_triangle() -> None:
+    rng = random.Random(0)
+    trials = [simulated_trial(draw(rng), rng, wer=0.2 + 0.01 * i) for i in range(8)]
+    trials += [simulated_trial(draw(rng), rng, wer=1.0)]
+    trials += [simulated_trial(draw(rng), rng, wer=1.1, outcome="pruned")]
+    record = record_of(trials)
+    axes = Figure().add_subplot()
+    plot_cost(axes, cost_data(record, "parameters"), stopped_data(record, COSTS[0]), COSTS[0])
+    look = MarkerStyle("^")
+    triangle = look.get_path().transformed(look.get_transform()).vertices
+    upward = [
+        collection
+        for collection in axes.collections
+        if np.array_equal(collection.get_paths()[0].vertices, triangle)
+    ]
+    drawn = np.concatenate([np.asarray(collection.get_offsets()) for collection in upward])
+    assert drawn[:, 1] == pytest.approx([axes.get_ylim()[1]] * 2)
 
 
 def test_only_costs_that_are_known_are_drawn() -> None:

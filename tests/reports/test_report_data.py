@@ -24,6 +24,7 @@ from reports.redaction import redact
 from reports.style import DOTS, fewer_dots, inline_svg
 from reports.transcripts import align
 from reports.trials import as_csv
+from reports.verdicts import ValueEffect
 from tests.reports.simulated import (
     ANCHORS,
     SimulatedStudy,
@@ -115,6 +116,14 @@ def test_effects(simulate: Simulate) -> None:
     low, high = wer_limits(tuple(data.values()))
     results = 100 * record.results["wer"]
     assert low < results.min() and results.max() < high < 60  # pruned ones do not stretch it
+
+
+def test_effects_are_drawn_whole(simulate: Simulate) -> None:
+    """One that lies above all trials shows where none was: it must not be cut off."""
+    width, *others = effects_data(record_of(simulate(explore=12, refine=0)))
+    effect = ValueEffect(value=2, wer=0.8, low=0.5, high=0.9, best_probability=1, as_good=True)
+    low, high = wer_limits((replace(width, effect=(effect,)), *others))
+    assert high > 90 and low < 100 * width.points["wer"].min()
 
 
 def test_the_seed_spread_is_pooled_over_configurations(empty_study: SimulatedStudy) -> None:
