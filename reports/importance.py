@@ -55,6 +55,7 @@ _MOST_RESAMPLED = 100  # of more trials so many are drawn each time, which makes
 _FOLDS = 5
 
 EVALUATORS = {"fanova": "fANOVA", "ped_anova": "PED-ANOVA"}
+SCALES = {"fanova": "share of the variance of WER", "ped_anova": "importance (sums to 1)"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +63,10 @@ class ImportanceData:
     """Importances, or why there are none."""
 
     table: pd.DataFrame
-    """One row per hyperparameter: name, label, and per evaluator its importance (a share of 1)
-    and the ends of its 95 % interval over resamples of the trials (`fanova_low`, ...)."""
+    """One row per hyperparameter: name, label, and per evaluator its importance and the ends of
+    its 95 % interval over resamples of the trials (`fanova_low`, ...). fANOVA's are shares of the
+    variance, which sum to less than 1 by what several explain only together; PED-ANOVA's have no
+    unit and sum to 1."""
 
     trials: int
     """Results of the even sample that it is computed from."""
@@ -79,16 +82,22 @@ class ImportanceData:
         """Return in words which hyperparameters are shown to matter more than which others."""
         table = self.table.sort_values(evaluator, ascending=False)
         names = dict(zip(table["name"], table["label"], strict=True))
-        said = []
+        if len(names) < 2:
+            return "There is nothing to compare it with."
+        said, told = [], 0
         for _, row in table.iterrows():
             below = table[table[f"{evaluator}_high"] < row[f"{evaluator}_low"]]["name"]
+            told += len(below)
             if len(below) == len(names) - 1:
                 said.append(f"{row['label']} above all others")
             elif len(below):
                 said.append(f"{row['label']} above {listed([names[n].lower() for n in below])}")
         if not said:
             return "Their intervals overlap, so no order is shown."
-        return f"Shown is: {'; '.join(said)}. Between the rest the intervals overlap."
+        rest = (
+            "" if told == math.comb(len(names), 2) else " Between the rest the intervals overlap."
+        )
+        return f"Shown is: {'; '.join(said)}.{rest}"
 
 
 def importance_data(record: StudyRecord) -> ImportanceData:
@@ -213,7 +222,9 @@ def _importances(
     with warnings.catch_warnings():
         # Experimental evaluators, and small samples: the page says both in its own words.
         warnings.simplefilter("ignore")
-        found = get_param_importances(study, evaluator=evaluator, params=list(space))
+        found = get_param_importances(
+            study, evaluator=evaluator, params=list(space), normalize=key != "fanova"
+        )
     return {name: float(value) for name, value in found.items()}
 
 
@@ -243,7 +254,7 @@ def plot_importance(axes: Axes, data: ImportanceData, evaluator: str) -> None:
     )
     axes.hlines(places, table[f"{evaluator}_low"], table[f"{evaluator}_high"], color=INK, lw=1.4)
     axes.set_xlim(0, 1)
-    axes.set_xlabel(f"importance by {EVALUATORS[evaluator]} (sums to 1)")
+    axes.set_xlabel(SCALES[evaluator])
     axes.set_ylabel("")
 
 

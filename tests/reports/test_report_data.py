@@ -193,7 +193,7 @@ def test_importance_finds_what_matters_and_orders_only_where_intervals_part(
     assert data.explained > 0.3
     table = data.table.set_index("name")
     assert table["fanova"].idxmax() == "encoder_layers"
-    assert table["fanova"].sum() == pytest.approx(1)
+    assert 0.5 < table["fanova"].sum() < 0.99  # the rest is explained by several together
     assert table["ped_anova"].sum() == pytest.approx(1)
     assert (table["fanova_low"] <= table["fanova_high"]).all()
     assert table["fanova_high"].notna().all()
@@ -201,6 +201,13 @@ def test_importance_finds_what_matters_and_orders_only_where_intervals_part(
     assert "no order is shown" in replace(data, table=overlapping).order("fanova")
     apart = table["fanova_low"]["encoder_layers"] > table["fanova_high"]["decoder_dim"]
     assert ("Encoder layers above" in data.order("fanova")) == bool(apart)
+
+
+def test_a_single_hyperparameter_is_above_no_other(simulate: Simulate) -> None:
+    record = record_of(simulate(explore=12, refine=0))
+    alone = {"encoder_layers": record.searched["encoder_layers"]}
+    data = importance_data(replace(record, searched=alone))
+    assert data.order("fanova") == "There is nothing to compare it with."
 
 
 def test_importance_refuses_what_it_cannot_say(empty_study: SimulatedStudy) -> None:
