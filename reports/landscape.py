@@ -182,7 +182,6 @@ def read_landscape(
     places = _shapes(questions, seed)
     nuisance = _tuned(surrogate, places, len(axes) - len(questions))
     draws = surrogate.paths(np.hstack([places, nuisance])).astype(float)
-    middle = draws.mean(axis=0)
     told = surrogate.left_out()
     kept = surrogate.warp.inverse(surrogate.targets)
     return Landscape(
@@ -190,12 +189,19 @@ def read_landscape(
         surrogate=surrogate,
         shapes=_values(questions, places),
         nuisances=_values(axes[len(questions) :], nuisance),
-        draws=middle + WIDENING * (draws - middle),
+        draws=_widened(draws),
         trials=len(wers),
         repeats=len(units) - len(np.unique(units, axis=0)),
         rank_correlation=float(spearmanr(told, kept).statistic) if np.ptp(told) else 0.0,
         explained=float(1 - ((told - kept) ** 2).sum() / ((kept - kept.mean()) ** 2).sum()),
     )
+
+
+def _widened(draws: Array) -> Array:
+    """Return draws spread further about their mean; none is below 0."""
+    middle = draws.mean(axis=0)
+    floored: Array = np.maximum(middle + WIDENING * (draws - middle), 0.0)
+    return floored
 
 
 def axes_of(record: StudyRecord, *, every: bool = False) -> list[Axis]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
-from reports.landscape import Axis
+from reports.landscape import WIDENING, Axis, _widened
 from reports.questions import edge_note
 from reports.record import Searched
 
@@ -36,3 +37,10 @@ def test_a_value_that_rounding_took_out_of_its_range_lies_at_the_end(
     assert edge_note(axis.searched, above) == "at the edge of the range"
     assert math.isnan(axis.place(high * 1.001))
     assert edge_note(axis.searched, high * 1.001) == "outside the searched range"
+
+
+def test_draws_are_spread_about_their_mean_but_not_below_zero() -> None:
+    draws = np.array([[0.10, 0.000], [0.12, 0.002]])
+    found = _widened(draws)
+    assert np.ptp(found[:, 0]) == pytest.approx(WIDENING * 0.02)
+    assert found.min() == 0
