@@ -19,6 +19,7 @@ from reports.finals import PHASE
 from reports.landscape import axes_of
 from reports.questions import QUESTIONS, edge_note, label_of
 from reports.trust import BAD, GOOD, LOOK, NOT_KNOWN, Check, gravest
+from reports.verdicts import LOWEST
 from reports.wording import number
 
 if TYPE_CHECKING:
@@ -29,9 +30,6 @@ RATE = "learning_rate"
 
 OUTER = 0.2
 """Share of the learning rate's (logarithmic) range, at either side, that counts as its end."""
-
-FLOORS = {"encoder_layers": 1, "attention_heads": 1, "conv_kernel_size": 1, "decoder_layers": 1}
-"""The smallest value that there can be: a best value there has nothing beyond it."""
 
 _FEWEST_ALIKE = 3  # trials with a value before it is compared with its neighbour
 _FALLING = 0.1  # one-sided p value, over all ends together, below which WER falls towards one
@@ -63,7 +61,11 @@ def _boundary(record: StudyRecord) -> Check:
         return check(NOT_KNOWN, "Nothing but the learning rate was searched over several values.")
     best = [(axis, record.best[axis.column]) for axis in axes]
     ends = [(a, float(v)) for a, v in best if not pd.isna(v) and edge_note(a.searched, float(v))]
-    movable = [axis for axis, value in ends if value != FLOORS.get(axis.name)]
+    movable = [
+        axis
+        for axis, value in ends
+        if value > LOWEST.get(axis.name, 0) or value >= axis.searched.high
+    ]
     floor, open_ends, falling = [], [], []
     for axis, value in ends:
         said = _said(axis.name, value)

@@ -225,6 +225,7 @@ INSIDE = {
     [
         ({}, "good", "Nothing lies beyond 1 decoder layer"),
         ({"encoder_layers": 1, "attention_heads": 1}, "good", "Nothing lies beyond"),
+        ({"conv_kernel_size": 3}, "good", "convolution kernel 3"),
         ({"encoder_dim": 96}, "look", "encoder width 96"),
         ({"encoder_dim": 32}, "look", "encoder width 32"),
         ({"encoder_layers": 4}, "bad", "4 encoder layers"),
