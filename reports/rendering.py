@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from importlib import resources
 from pathlib import Path
@@ -43,6 +44,7 @@ def environment() -> jinja2.Environment:
     for name in ("percent", "number", "count", "duration", "points", "counted", "p_value"):
         found.filters[name] = getattr(wording, name)
     found.filters["cell"] = _cell
+    found.filters["code"] = _code
     found.filters["told"] = told
     return found
 
@@ -52,6 +54,16 @@ def _cell(text: object) -> Markup:
     escaped = str(Markup.escape(" ".join(str(text).split())))
     marked = "".join(f"\\{c}" if c in "\\`*_[]|~" else c for c in escaped)
     return Markup(marked)  # noqa: S704
+
+
+def _code(text: object) -> Markup:
+    """Return text as code in Markdown; escaped, and no code, where it has other signs than names.
+
+    Inside of code nothing can be escaped: a backslash would be shown.
+    """
+    plain = str(text)
+    # Letters, digits and these mean nothing to Markdown, nor to HTML.
+    return Markup(f"`{plain}`") if re.fullmatch(r"[\w .:/+=-]*\w", plain) else _cell(plain)  # noqa: S704
 
 
 def replace(path: Path, data: bytes) -> None:
