@@ -206,7 +206,7 @@ def test_a_processor_hears_no_more_than_it_can() -> None:
         yaml.safe_load(text(_corpus(hours), "x", "cpu"))["training"]["budget"]["epochs"]
         for hours in (0.1, 1, 6, 40)
     ]
-    assert epochs == [30, 18, 3, 2]
+    assert epochs == [30, 30, 8, 2]
 
 
 def test_the_batch_holds_the_longest_utterance_and_is_a_small_part_of_the_corpus() -> None:
