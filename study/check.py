@@ -60,6 +60,7 @@ def check(config: StudyConfig, console: Console) -> None:
             highlight=False,
             soft_wrap=True,
         )
+    here = provenance.hardware(device.type)
     workers = crew_size(config, device.type, lambda sentence: console.print(sentence, style="dim"))
     total = config.trials + config.finalist_trials
     seconds = total * (smallest.trial_seconds + largest.trial_seconds) / 2 / workers
@@ -73,7 +74,8 @@ def check(config: StudyConfig, console: Console) -> None:
     console.print(
         f"{total} trials ({', '.join(phases)}) of {duration_in_words(smallest.trial_seconds)} to "
         f"{duration_in_words(largest.trial_seconds)}: about {duration_in_words(seconds)} with "
-        f"{workers} worker{'s' * (workers > 1)} on {provenance.hardware(device.type)}, "
+        f"{workers} worker{'s' * (workers > 1)} on "
+        f"{f'machines like this one ({here})' if config.launcher.elsewhere else here}, "
         "less what pruning saves",
         highlight=False,
         soft_wrap=True,

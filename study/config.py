@@ -134,6 +134,11 @@ class LauncherConfig(_Section):
     """Ray's cluster, such as `auto` or `ray://host:10001`; null: one on this machine."""
     slurm: SlurmConfig = SlurmConfig()
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether workers are started on other machines, which may have what this one lacks."""
+        return self.kind in ("ray", "slurm")
+
 
 class TrackingConfig(_Section):
     """Where runs are logged for people to browse."""
@@ -223,9 +228,8 @@ class StudyConfig(_Section):
         there = [kind for kind, file in FILES.items() if (self.folder / file).exists()]
         if there:
             return there[0]
-        near = self.launcher.kind in ("inline", "local")
         few = (self.launcher.workers or 1) <= SQLITE_WORKERS
-        return "sqlite" if near and few else "journal"
+        return "sqlite" if few and not self.launcher.elsewhere else "journal"
 
     @property
     def begun(self) -> bool:

@@ -42,7 +42,7 @@ def faults(config: StudyConfig, given: dict[str, Any]) -> Iterator[tuple[str, st
     launcher = config.launcher
     if launcher.kind == "inline" and (launcher.workers or 1) > 1:
         yield "launcher.workers", "one process runs one worker: set it to 1, or launcher.kind=local"
-    if launcher.kind in ("ray", "slurm") and launcher.workers is None:
+    if launcher.elsewhere and launcher.workers is None:
         yield "launcher.workers", f"is missing: say how many workers {launcher.kind} should start"
     if launcher.kind == "ray" and launcher.workers_per_gpu == "auto":
         yield "launcher.workers_per_gpu", "auto is for launcher.kind local: give ray a number"

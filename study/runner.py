@@ -34,7 +34,7 @@ from study.tracking import parent, sync
 from study.tracking.address import tracking_uri
 from study.tracking.system import missing
 from study.winner import TOKENS
-from study.worker import choose_device, device_of_workers, open_dataset, refuse_graphs
+from study.worker import device_here, device_of_workers, open_dataset, refuse_graphs
 
 POLL = 0.5
 """Seconds between looks at the storage."""
@@ -101,9 +101,9 @@ def run(
 def preflight(config: StudyConfig) -> torch.device:
     """Refuse what can be refused before the speech is prepared, which can take hours.
 
-    Returns the device on which trials train here. Raises `InputError`.
+    Returns the device on which this machine computes. Raises `InputError`.
     """
-    device = choose_device(config.device)
+    device = device_here(config)
     refuse_graphs(config, device_of_workers(config, device))
     check_url(config.storage_url)
     if config.tracking.enabled:
@@ -182,8 +182,15 @@ def _attributes(config: StudyConfig, dataset: Dataset, device: str) -> dict[str,
         "versions": provenance.versions(),
         "git_commit": provenance.git_commit(),
         "code": provenance.code_fingerprint(),
-        "hardware": provenance.hardware(device),
+        "hardware": _hardware(config, device),
     }
+
+
+def _hardware(config: StudyConfig, device: str) -> str:
+    """The machine on which trials train, as far as it is known before they do."""
+    if config.launcher.elsewhere:
+        return f"machines that {config.launcher.kind} chose"
+    return provenance.hardware(device)
 
 
 def _train(config: StudyConfig, study: optuna.Study, watch: Watch, most: int) -> int:

@@ -149,6 +149,15 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
+def device_here(config: StudyConfig) -> torch.device:
+    """The device of what is computed on this machine, which may be one that starts workers only.
+
+    Raises `InputError` where trials should train here on a GPU, and there is none.
+    """
+    gpus_elsewhere = config.launcher.elsewhere and config.device == "cuda"
+    return choose_device("auto" if gpus_elsewhere else config.device)
+
+
 def refuse_graphs(config: StudyConfig, device: str) -> None:
     """Raise `InputError` where `training.execution` asks for graphs that trials cannot have."""
     if config.training.execution != "graphs":
@@ -165,7 +174,7 @@ def refuse_graphs(config: StudyConfig, device: str) -> None:
 
 def device_of_workers(config: StudyConfig, here: torch.device) -> str:
     """The kind of device on which trials train, as far as this machine can tell."""
-    elsewhere = config.launcher.kind in ("ray", "slurm") and config.device == "auto"
+    elsewhere = config.launcher.elsewhere and config.device != "cpu"
     return "cuda" if elsewhere else here.type  # each worker looks again where it is
 
 

@@ -6,10 +6,12 @@ import io
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from study import runner
 from study.config import StudyConfig
+from study.errors import InputError
 from study.leases import claim
 from study.progress import Watch
 from study.storage import create_study
@@ -47,3 +49,17 @@ def test_the_last_trials_of_the_search_bring_workers_for_the_finalists_along(
         assert watch.unfinished == 1
         runner._train(config, study, watch, most)
     assert sizes == [3, 1 + config.finalist_trials]
+
+
+@pytest.mark.parametrize("kind", ["slurm", "ray"])
+def test_a_machine_that_only_starts_workers_needs_no_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="there is no CUDA GPU here"):
+        runner.preflight(tiny(tmp_path, "device=cuda"))
+    graphs = ["device=cuda", "training.execution=graphs"]
+    config = tiny(tmp_path, f"launcher={{kind: {kind}, workers: 2}}", *graphs)
+    assert runner.preflight(config).type == "cpu"
+    assert runner._hardware(config, "cpu") == f"machines that {kind} chose"
+    assert "cores" in runner._hardware(tiny(tmp_path), "cpu")
