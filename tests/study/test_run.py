@@ -281,7 +281,7 @@ def test_check_says_what_a_study_will_do_and_trains_nothing(
     assert "64 utterances" in output
     assert "8, 16" in output
     assert "smallest  1×8 h1 k3 + 1×8" in output
-    assert "largest   2×16 h1 k7 + 2×16" in output
+    assert "largest   2×16 h2 k7 + 2×16" in output
     assert "11 trials (1 anchor, 3 explore, 3 refine, 4 of finalists)" in output
     assert not (finished.runs / "other").exists()
 
