@@ -5,6 +5,7 @@ config = load(Path("study.yaml"), ["explore.trials=4"])
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,11 +24,16 @@ class _Loader(yaml.SafeLoader):
     """Safe YAML in which `1e-4` is a number, as in YAML 1.2, and no key stands twice."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*)(\.[\d_]*)?[eE][-+]?\d+$|^[-+]?\.\d+[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
+class _Dumper(yaml.SafeDumper):
+    """Writes what `_Loader` reads back: strings that look like its numbers in quotes."""
+
+
+for kind in (_Loader, _Dumper):
+    kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(\d[\d_]*)(\.[\d_]*)?[eE][-+]?\d+$|^[-+]?\.\d+[eE][-+]?\d+$"),
+        list("-+0123456789."),
+    )
 
 
 def load(file: Path, overrides: Iterable[str] = ()) -> StudyConfig:
@@ -44,6 +50,14 @@ def load(file: Path, overrides: Iterable[str] = ()) -> StudyConfig:
         raise InputError(f"there is no study file {file}{meant}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: cannot be read as UTF-8 text ({error})") from None
+    return from_text(file, text, overrides)
+
+
+def from_text(file: Path, text: str, overrides: Iterable[str] = ()) -> StudyConfig:
+    """Check a study whose text is known, as `load` does; the file names it and need not be there.
+
+    Raises `InputError` with all faults at once.
+    """
     given, places = _parse(file, text)
     given.setdefault("name", file.stem)
     return _build(file, given, places, overrides)
@@ -82,7 +96,19 @@ def dump(config: StudyConfig) -> str:
         section = plain[SEARCHABLE[name][0]]
         if section[name] not in dimension:
             del section[name]
-    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+    return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def as_scalar(text: str) -> str:
+    """A string as YAML, in or outside of a list, which is read back as that string."""
+    if not text.isprintable():
+        return json.dumps(text)
+    words = text.replace("/", "").replace("_", "").replace("-", "").replace(".", "")
+    if words.isalnum():  # else something in it may have a meaning, as 2024 and null have as a whole
+        node = yaml.compose(text, Loader=_Loader)
+        if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:str":
+            return text
+    return "'" + text.replace("'", "''") + "'"
 
 
 Places = dict[tuple[str, ...], str]

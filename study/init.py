@@ -8,6 +8,7 @@ rule decided, the file says why, so that it can be disagreed with. Nothing is tr
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from model.ctc import shortest_alignment
 from model.subsampling import subsampled_length
 from study.check import EVALUATION_SHARE, step_seconds
 from study.config import StudyConfig
-from study.config_file import load
+from study.config_file import as_scalar, from_text
 from study.corpus_summary import SplitSummary, shared, summarise
 from study.data.batches import Batch
 from study.data.layouts import Found, recognise
@@ -123,7 +124,7 @@ def text(corpus: Corpus, name: str, device: str) -> str:
     batch = max(min(scale.batch_seconds, corpus.hours * 3600 / 20), corpus.longest)
     where = "a processor" if device == "cpu" else "a GPU"
     lines = [
-        f"# What shape should a Conformer have for {corpus.found.folder}?",
+        f"# What shape should a Conformer have for {_printable(corpus.found.folder)}?",
         "#",
         *(f"# {line}" for line in _facts(corpus)),
         *(f"# Warning: {leak}" for leak in shared(corpus.splits)),
@@ -132,11 +133,11 @@ def text(corpus: Corpus, name: str, device: str) -> str:
         "# what you know better, look with 'check', begin with 'run'. More in docs/your-corpus.md.",
         *(["# On a GPU larger networks can be searched: let init look there."] * (device == "cpu")),
         "",
-        f"name: {name}",
+        f"name: {as_scalar(name)}",
         "",
         _note("corpus:", "folders are relative to where the study is run"),
         f"  kind: {corpus.found.kind}",
-        f"  folder: {_quoted(corpus.found.folder)}",
+        f"  folder: {as_scalar(str(corpus.found.folder))}",
         *(f"  {key}: {_listed(value)}" for key, value in corpus.found.settings.items()),
         *_allowance(corpus.unusable),
         "",
@@ -213,22 +214,19 @@ def _epochs_why(hours: float, device: str) -> str:
     return f"{hours:.3g} hours to hear; shorter than a final training"
 
 
-def _quoted(path: Path) -> str:
-    """A path as a YAML string."""
-    written = str(path)
-    plain = written.replace("/", "").replace("_", "").replace("-", "").replace(".", "")
-    return written if plain.isalnum() else "'" + written.replace("'", "''") + "'"
+def _printable(path: Path) -> str:
+    """A path as a comment may have it, which a line break would end."""
+    return "".join(c if c.isprintable() else "?" for c in str(path))
 
 
 def _listed(value: list[str] | str) -> str:
     if isinstance(value, str):
-        return _quoted(Path(value))
-    return "[" + ", ".join(_quoted(Path(item)) for item in value) + "]"
+        return as_scalar(value)
+    return "[" + ", ".join(map(as_scalar, value)) + "]"
 
 
-def study_name(folder: Path) -> str:
-    """The name of a study of a folder: its own, in letters that a study's name may have."""
-    plain = folder.resolve().name
+def study_name(plain: str) -> str:
+    """A name for a study like that of a folder or file, in letters that a study's may have."""
     kept = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in plain)
     return kept.strip("-_.") or "study"
 
@@ -265,7 +263,7 @@ def init(folder: Path, to: Path | None, device: str, console: Console) -> Path:
 
     Raises `InputError` where the file is there already, and as `inspect` does.
     """
-    name = study_name(folder)
+    name = study_name(to.stem if to else folder.resolve().name)
     file = to or Path(f"{name}.yaml")
     if file.exists():
         raise InputError(f"{file} is there already, and is kept: name another file with --to")
@@ -273,7 +271,8 @@ def init(folder: Path, to: Path | None, device: str, console: Console) -> Path:
     chosen = device if device == "cuda" else choose_device(device).type
     with console.status("Looking at the corpus …"):
         corpus = inspect(folder)
-    content = text(corpus, file.stem if to else name, chosen)
+    content = text(corpus, name, chosen)
+    config = from_text(file, content)  # a study that cannot be read would be in the way
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("x", encoding="utf-8") as out:
@@ -282,7 +281,6 @@ def init(folder: Path, to: Path | None, device: str, console: Console) -> Path:
         raise InputError(f"{file} is there already, and is kept: name another with --to") from None
     except OSError as error:
         raise InputError(f"{file} cannot be written ({error.strerror})") from None
-    config = load(file)
     title = f"{corpus.found.kind} corpus in {corpus.found.folder}"
     console.print(title, highlight=False, markup=False, soft_wrap=True)
     for line in _facts(corpus):
@@ -298,6 +296,7 @@ def init(folder: Path, to: Path | None, device: str, console: Console) -> Path:
         console.print(
             f"about {duration_in_words(seconds)} on this machine, a first guess", highlight=False
         )
-    console.print(f"look     {command('check', str(file))}", highlight=False, soft_wrap=True)
-    console.print(f"run      {command('run', str(file))}", highlight=False, soft_wrap=True)
+    named = shlex.quote(str(file))
+    for line in (f"look     {command('check', named)}", f"run      {command('run', named)}"):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     return file

@@ -8,7 +8,7 @@ import pytest
 
 from model.config import NetworkConfig
 from study.config import StudyConfig
-from study.config_file import dump, load
+from study.config_file import dump, from_text, load
 from study.errors import InputError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -181,6 +181,7 @@ def test_an_anchor_may_lie_outside_the_ranges(tmp_path: Path) -> None:
 def test_what_is_dumped_loads_to_the_same(tmp_path: Path) -> None:
     config = _load(tmp_path, GOOD)
     again = _load(tmp_path, dump(config))
+    assert from_text(Path("x"), dump(config.model_copy(update={"name": "1e5"}))).name == "1e5"
     assert again.space == config.space
     assert again.training == config.training
     assert again.anchor_shapes == config.anchor_shapes

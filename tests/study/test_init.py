@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 import shutil
 from pathlib import Path
 
@@ -227,16 +228,63 @@ def test_tokens_suit_the_text() -> None:
 
 @pytest.mark.parametrize(
     ("folder", "name"),
-    [("arctic", "arctic"), ("My corpus", "My-corpus"), ("말뭉치", "study"), (".hidden", "hidden")],
+    [
+        *(("arctic", "arctic"), ("My corpus", "My-corpus"), ("말뭉치", "study")),
+        *((".hidden", "hidden"), ("2024", "2024"), ("on", "on"), ("1e5", "1e5")),
+    ],
 )
-def test_a_study_is_called_like_its_folder(tmp_path: Path, folder: str, name: str) -> None:
-    assert study_name(tmp_path / folder) == name
+def test_a_study_is_called_like_its_folder(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command_line: CommandLine,
+    folder: str,
+    name: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert study_name(folder) == name
+    assert command_line("init", write_corpus(tmp_path / folder)).code == 0
+    assert load(Path(f"{name}.yaml")).name == name
 
 
-def test_a_path_with_anything_in_it_is_read_back(tmp_path: Path) -> None:
-    folder = write_corpus(tmp_path / "it's: a #corpus {1}")
-    _write(folder, tmp_path / "mine.yaml")
-    assert yaml.safe_load((tmp_path / "mine.yaml").read_text())["corpus"]["folder"] == str(folder)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "it's: a #corpus {1}",
+        "2024",
+        "null",
+        "on",
+        "1.5",
+        "1e5",
+        "2024-13-45",
+        "[a]",
+        "two\nlines",
+        "-",
+    ],
+)
+def test_a_path_with_anything_in_it_is_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_corpus(Path(name))
+    _write(Path(name), tmp_path / "mine.yaml")
+    assert load(tmp_path / "mine.yaml").model_dump()["corpus"]["folder"] == Path(name)
+
+
+def test_the_file_may_be_called_anything(tmp_path: Path) -> None:
+    folder = write_corpus(tmp_path / "corpus")
+    for file, name in (("my study.yaml", "my-study"), ("2024.yaml", "2024")):
+        output = _write(folder, tmp_path / file)
+        assert load(tmp_path / file).name == name
+        assert f"run {shlex.quote(str(tmp_path / file))}" in " ".join(output.split())
+
+
+def test_nothing_is_left_of_a_study_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("study.init.text", lambda *_: "name: '?'\n")
+    with pytest.raises(InputError, match="name"):
+        _write(write_corpus(tmp_path / "corpus"), tmp_path / "mine.yaml")
+    assert not (tmp_path / "mine.yaml").exists()
 
 
 def test_a_study_for_a_gpu_can_be_written_without_one(
