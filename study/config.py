@@ -20,6 +20,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from model.config import SHAPE, Decoding, NetworkConfig
+from study import provenance
 from study.anchors import ANCHORS
 from study.data.config import FeatureConfig, TokenConfig
 from study.data.corpus import Corpus
@@ -126,7 +127,8 @@ class LauncherConfig(_Section):
     """`inline`: in this process; `local`: processes on this machine; `ray`: on a Ray cluster;
     `slurm`: jobs of a SLURM cluster."""
     workers: Annotated[int, Ge(1)] | None = None
-    """Workers; null: one a core on the CPU, `workers_per_gpu` on each GPU of this machine."""
+    """Workers; null: one a core on the CPU (64 at most where the storage is a file), or
+    `workers_per_gpu` on each GPU of this machine."""
     workers_per_gpu: Annotated[int, Ge(1)] | Literal["auto"] = 1
     """Workers that share a GPU (`local` and `ray`). `auto`, for `local`: as many as a step of the
     largest network says there is memory for, and no more than there are cores."""
@@ -228,8 +230,18 @@ class StudyConfig(_Section):
         there = [kind for kind, file in FILES.items() if (self.folder / file).exists()]
         if there:
             return there[0]
-        few = (self.launcher.workers or 1) <= SQLITE_WORKERS
+        few = self._likely_workers() <= SQLITE_WORKERS
         return "sqlite" if few and not self.launcher.elsewhere else "journal"
+
+    def _likely_workers(self) -> int:
+        """Workers that `run` will start on this machine, as far as can be told at once."""
+        launcher = self.launcher
+        if launcher.workers is not None or launcher.kind == "inline":
+            return launcher.workers or 1
+        gpus = 0 if self.device == "cpu" else provenance.gpus()
+        if not gpus or launcher.workers_per_gpu == "auto":
+            return provenance.cores()
+        return gpus * launcher.workers_per_gpu
 
     @property
     def begun(self) -> bool:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from study import packing, provenance
-from study.config import StudyConfig
+from study.config import FILES, JOURNAL_WORKERS, StudyConfig
 from study.launchers import LAUNCHERS, Worker
 from study.launchers.local import visible_gpus
 from study.worker import FAILED
@@ -23,7 +23,8 @@ def size(
 ) -> int:
     """Workers: what is asked for, else one a core on the CPU, or the share of each GPU.
 
-    Where that share is to be found out, `say` is told what was found.
+    Nobody having asked, a storage that is a file gets no more than it bears. Where the share of a
+    GPU is to be found out, `say` is told what was found.
     """
     launcher = config.launcher
     if launcher.kind == "inline":
@@ -31,7 +32,8 @@ def size(
     if launcher.workers is not None:
         return launcher.workers
     if device == "cpu":
-        return provenance.cores()
+        most = JOURNAL_WORKERS if config.storage in ("auto", *FILES) else provenance.cores()
+        return min(provenance.cores(), most)
     gpus = max(1, len(visible_gpus()))
     if launcher.workers_per_gpu != "auto":
         return gpus * launcher.workers_per_gpu

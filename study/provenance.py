@@ -72,6 +72,14 @@ def hardware(device: str) -> str:
     return f"{model}, {cores()} cores"
 
 
+def gpus() -> int:
+    """The NVIDIA GPUs that this process may use, as far as can be told without importing torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([name for name in visible.split(",") if name.strip()])
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
 def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

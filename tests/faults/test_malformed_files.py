@@ -149,7 +149,7 @@ def test_samples_that_are_no_numbers_are_said(
 
 @pytest.fixture(scope="session")
 def trained_once(tmp_path_factory: pytest.TempPathFactory) -> StudyConfig:
-    config = small_config(tmp_path_factory.mktemp("trained"))
+    config = small_config(tmp_path_factory.mktemp("trained"), "storage=sqlite")
     train(config)
     _sql("PRAGMA wal_checkpoint(TRUNCATE)")(config.folder / "study.db")  # one whole file
     return config

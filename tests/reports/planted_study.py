@@ -54,6 +54,7 @@ def planted_config(folder: Path, *, seed: int, **sections: Any) -> StudyConfig:
             "anchors": [{"name": "middle", **MIDDLE}],
             "finalists": {"top": 2, "seeds": 2},
             "seed": seed,
+            "storage": "sqlite",
             "tracking": {"enabled": False},
             **sections,
         }

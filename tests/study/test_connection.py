@@ -16,7 +16,7 @@ import pytest
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from study import connection, databases, journal, patience
+from study import connection, databases, journal, patience, provenance
 from study.config_file import dump, load
 from study.connection import open_storage, record
 from study.errors import InputError, Unavailable
@@ -107,11 +107,23 @@ def test_variables_are_expanded_for_connecting_alone(
     assert "p@ss" not in dump(config) + repr(config)
 
 
-def test_auto_picks_a_file_by_the_number_of_workers(tmp_path: Path) -> None:
+def test_auto_picks_a_file_by_the_number_of_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def kind(*settings: str) -> str:
         return tiny(tmp_path, *settings).storage_url.partition(":")[0]
 
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(provenance, "cores", lambda: 16)
     assert kind() == "sqlite"
+    monkeypatch.setattr(provenance, "cores", lambda: 96)
+    assert kind() == "journal"
+    assert kind("launcher.kind=inline") == "sqlite"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    assert kind() == "sqlite"
+    assert kind("launcher.workers_per_gpu=5") == "journal"
+    assert kind("launcher.workers_per_gpu=auto") == "journal"
+    assert kind("device=cpu") == "journal"
     assert kind("launcher.workers=16") == "sqlite"
     assert kind("launcher.workers=17") == "journal"
     with pytest.raises(InputError, match="65 workers are more than a file bears"):
@@ -222,7 +234,7 @@ def test_a_locked_sqlite_file_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(databases, "LOCKED", 0.2)
-    config = tiny(tmp_path)
+    config = tiny(tmp_path, "storage=sqlite")
     study = create_study(config, ATTRIBUTES)
     other = sqlite3.connect(config.folder / "study.db", check_same_thread=False)
     other.execute("BEGIN EXCLUSIVE")

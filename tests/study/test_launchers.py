@@ -106,6 +106,9 @@ def test_how_many_workers_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(provenance, "cores", lambda: 6)
     assert crew_size(tiny(tmp_path), "cpu") == 6
     assert crew_size(tiny(tmp_path), "cuda") == 2
+    monkeypatch.setattr(provenance, "cores", lambda: 96)
+    assert crew_size(tiny(tmp_path), "cpu") == 64  # as many as a file bears
+    assert crew_size(tiny(tmp_path, "storage=postgresql://host/name"), "cpu") == 96
     assert crew_size(tiny(tmp_path, "launcher.workers_per_gpu=3"), "cuda") == 6
     assert crew_size(tiny(tmp_path, "launcher.workers=5"), "cuda") == 5
     assert crew_size(tiny(tmp_path, "launcher.kind=inline"), "cpu") == 1
