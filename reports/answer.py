@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class BestTrial:
-    """The result with the lowest dev WER."""
+    """The winner's seed with the lowest dev WER; before any finalist, the lowest of all results."""
 
     number: int
     """The trial's number."""
@@ -64,7 +64,7 @@ class Answer:
     """Trials that were trained to the end and whose WER was measured."""
 
     best: BestTrial | None
-    """The best of them, None if there are none."""
+    """The winner's best seed, or before any finalist the best of them, None if there are none."""
 
     finalists: tuple[FinalistResult, ...]
     """Configurations that were trained again and scored on test, the winner first."""

@@ -81,7 +81,8 @@ class Answers:
     sentence: str
     """The winner against the anchors, in words."""
     best: BestTrial | None
-    """The trial with the lowest dev WER, null without results."""
+    """The winner's seed with the lowest dev WER; before any finalist, the lowest of all trials.
+    Null without results."""
     finalists: list[FinalistResult]
     """Configurations that were trained again and scored on test, the winner first."""
     anchors: list[AnchorResult]
@@ -89,7 +90,8 @@ class Answers:
     trials: dict[str, int]
     """Trials by outcome."""
     seed_spread: float | None
-    """Standard deviation of WER between seeds of one configuration, null where not measured."""
+    """Standard deviation of WER between seeds of one configuration, null where not measured. A
+    reading for which a finalist was chosen is not counted."""
     questions: list[QuestionAnswer]
     """The six, in their order."""
     effects_from: int

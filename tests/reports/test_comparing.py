@@ -124,6 +124,7 @@ def test_shared_shapes_are_ranked_with_an_interval(records: list[StudyRecord]) -
 def test_the_page_stands_alone(storages: list[tuple[str, str]], tmp_path: Path) -> None:
     page = reports.compare(storages, tmp_path).html.read_text()
     assert "the studies agree on" in page
+    assert page.count("winner, mean of") == 3
     assert page.count("<svg") == 6
     assert "<script" not in page
     assert "http" not in page.replace("http://www.w3.org", "")
