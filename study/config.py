@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import operator
 import re
-import types
 import typing
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
@@ -314,7 +313,7 @@ def _searchable() -> dict[str, tuple[str, bool]]:
         hints = typing.get_type_hints(config)
         for field in fields(config):
             kind = hints[field.name]
-            options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+            options = typing.get_args(kind) or (kind,)  # those of a union, of either spelling
             for number in (int, float):
                 if number in options:
                     found[field.name] = (section, number is int)

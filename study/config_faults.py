@@ -57,6 +57,7 @@ def faults(config: StudyConfig, given: dict[str, Any]) -> Iterator[tuple[str, st
     if broken:
         return
     yield from _combination_faults(config)
+    yield from _schedule_faults(config)
     yield from _baseline_faults(config, given)
     yield from _decoding_faults(config)
     if config.trials == 0:
@@ -82,7 +83,8 @@ def _range_faults(name: str, searched: SearchRange, config: StudyConfig) -> Iter
         try:
             kind.validate_python({**plain, name: value})
         except ValidationError as error:
-            yield f"{value!r} is not possible: {error.errors()[0]['msg']}"
+            own = [item["msg"] for item in error.errors() if item["loc"]]  # not of several keys
+            yield from (f"{value!r} is not possible: {message}" for message in own)
     fault = unread(config.network, name)
     if fault:
         yield fault
@@ -135,6 +137,16 @@ def _combination_faults(config: StudyConfig) -> Iterator[tuple[str, str]]:
                 yield f"anchors.{place}", f"{anchor.name}: {fault}"
 
 
+def _schedule_faults(config: StudyConfig) -> Iterator[tuple[str, str]]:
+    """Searched shares of the budget of which the largest do not fit in it together."""
+    shares: list[str] = [name for name in ("warmup", "decay") if name in config.space]
+    largest = {name: config.space[name].extremes[1] for name in shares}
+    try:
+        config.with_parameters(largest)
+    except ValueError as error:
+        yield f"search.{shares[0]}", f"the largest do not fit: {error}"
+
+
 def _heads_faults(
     config: StudyConfig, width: str, heads: str, seen: set[str]
 ) -> Iterator[tuple[str, str]]:
@@ -177,11 +189,14 @@ def _baseline_faults(config: StudyConfig, given: dict[str, Any]) -> Iterator[tup
         value = getattr(getattr(config, section), name)
         chosen = name in (given.get(section) or {})
         needed = bool(config.anchors) and name not in SHAPE
-        if (chosen or needed) and value is not None and value not in dimension:
+        if value is None and not needed:
+            continue
+        if (chosen or needed) and (value is None or value not in dimension):
             why = "" if chosen else " (its default, with which the anchors train)"
             yield (
                 f"{section}.{name}",
-                f"{value:g}{why} is not in search.{name} ({dimension.describe()})",
+                f"{'null' if value is None else f'{value:g}'}{why} is not in search.{name} "
+                f"({dimension.describe()})",
             )
 
 

@@ -94,7 +94,7 @@ def dump(config: StudyConfig) -> str:
     plain = config.model_dump(mode="json")
     for name, dimension in config.space.items():
         section = plain[SEARCHABLE[name][0]]
-        if section[name] not in dimension:
+        if section[name] is None or section[name] not in dimension:
             del section[name]
     return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 

@@ -83,6 +83,16 @@ def _faults(folder: Path, text: str, *overrides: str) -> list[str]:
          "not in search.learning_rate (0.001 to 0.01, logarithmic)"),
         ("training: {learning_rate: 4e-3}", "training: {warmup: 0.8, decay: 0.5}", "study.yaml:3: "
          "training: warmup 0.8 and decay 0.5 are shares of one budget"),
+        ("  learning_rate: {", "  warmup: {low: 0.1, high: 0.6}\n  decay: {low: 0.2, high: 0.6}\n"
+         "  learning_rate: {", "study.yaml:7: search.warmup: the largest do not fit: warmup 0.6 and "
+         "decay 0.6 are shares of one budget"),
+        ("  learning_rate: {", "  decay: {choices: [0.3, 0.95]}\n  learning_rate: {", "study.yaml:7: "
+         "search.decay: the largest do not fit: warmup 0.1 and decay 0.95 are shares of one budget"),
+        ("  learning_rate: {", "  warmup: {low: 0.1, high: 1.5}\n  learning_rate: {", "study.yaml:7: "
+         "search.warmup: 1.5 is not possible: Input should be less than or equal to 1"),
+        ("  learning_rate: {", "  subsampling_channels: {choices: [8, 16]}\n  learning_rate: {",
+         "study.yaml:2: network.subsampling_channels: null (its default, with which the anchors train) "
+         "is not in search.subsampling_channels (8, 16)"),
         ("training: {learning_rate: 4e-3}", "training: {budget: {}}", "study.yaml:3: training.budget: "
          "give exactly one of epochs, steps and flops (none given)"),
         ("- {name: small, ", "- conformer-xs\n  - {name: small, ", "study.yaml:9: anchors.0: there is no "
@@ -185,6 +195,22 @@ def test_what_is_dumped_loads_to_the_same(tmp_path: Path) -> None:
     assert again.space == config.space
     assert again.training == config.training
     assert again.anchor_shapes == config.anchor_shapes
+
+
+def test_a_key_that_may_be_null_is_searched(tmp_path: Path) -> None:
+    channels = "search.subsampling_channels={choices: [8, 16]}"
+    for more in (["anchors=[]"], ["network.subsampling_channels=16"]):
+        config = _load(tmp_path, GOOD, channels, *more)
+        again = _load(tmp_path, dump(config))
+        assert again.space == config.space
+        assert again.network == config.network
+        assert again.with_parameters({"subsampling_channels": 8})[0].subsampling_channels == 8
+
+
+def test_shares_of_the_budget_that_fit_together_are_searched(tmp_path: Path) -> None:
+    """Also where one of them would not fit the default of the other, which no trial has."""
+    shares = ["search.warmup={low: 0, high: 0.8}", "search.decay={low: 0.05, high: 0.2}"]
+    assert _load(tmp_path, GOOD, *shares, "anchors=[]").space["warmup"].high == 0.8
 
 
 @pytest.mark.parametrize(
