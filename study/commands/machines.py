@@ -12,6 +12,7 @@ import typer
 
 from study.commands.options import DEFAULT, File, Overrides, load_study
 from study.errors import InputError, Unavailable
+from study.logs import FORMAT
 
 app = typer.Typer()
 PANEL = "Many workers, many machines"
@@ -39,11 +40,7 @@ def worker(
     from study.stopping import STOPPED, StopRequest
 
     stop = StopRequest(parent)
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    logging.basicConfig(level=logging.INFO, format=FORMAT, stream=sys.stderr)
     if (storage is None) != (study is None) or (storage and file):
         raise InputError("worker: give a FILE, or both --storage URL and --study NAME")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import stat
@@ -21,7 +22,7 @@ from study import worker as worker_module
 from study.config import StudyConfig
 from study.crew import Crew
 from study.crew import size as crew_size
-from study.errors import InputError
+from study.errors import InputError, Unavailable
 from study.launchers import LAUNCHERS, Worker
 from study.stopping import STOPPED
 from tests.study.storages import tiny
@@ -159,6 +160,38 @@ def test_inline_runs_in_this_process(config: StudyConfig, monkeypatch: pytest.Mo
     assert worker.code() is None
     worker.stop()
     _wait(lambda: worker.code() == STOPPED)
+
+
+@pytest.mark.parametrize(
+    ("ending", "line"),
+    [
+        (None, ""),
+        (InputError(["the corpus is gone", "and the disk"]), " ERROR study.logs: and the disk"),
+        (Unavailable("the storage is away"), " ERROR study.logs: the storage is away"),
+        (RuntimeError("a bug"), "RuntimeError: a bug"),
+    ],
+    ids=["done", "input", "away", "bug"],
+)
+def test_inline_writes_the_log_that_a_process_would(
+    config: StudyConfig, monkeypatch: pytest.MonkeyPatch, ending: Exception | None, line: str
+) -> None:
+    log = logging.getLogger("study.trial")
+
+    def work(config: StudyConfig, stop: threading.Event) -> int:
+        logging.getLogger("study").setLevel(config.log_level.upper())
+        log.info("Trial 7 begins")
+        if ending is not None:
+            raise ending
+        return 0
+
+    monkeypatch.setattr(worker_module, "work", work)
+    (worker,) = LAUNCHERS["inline"](config, [0])
+    _wait(lambda: worker.code() is not None)
+    assert worker.code() == (0 if ending is None else worker_module.FAILED)
+    log.error("of somebody else")
+    assert " INFO study.trial: Trial 7 begins" in _log(config, 0)
+    assert line in _log(config, 0)
+    assert "of somebody else" not in _log(config, 0)
 
 
 # ── A crew ───────────────────────────────────────────────────────────────────────────────
