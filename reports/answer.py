@@ -188,6 +188,7 @@ def _winner_sentence(finals: tuple[FinalistResult, ...]) -> str:
     shape = configuration_sentence(winner.values)
     who = f"the anchor {winner.anchor}" if winner.anchor else f"“{winner.label}”"
     seeds = f"mean of {counted(winner.seeds, 'seed')}" if winner.seeds > 1 else "one seed"
+    seeds += f", {winner.failed} more failed" if winner.failed else ""
     if winner.test_wer is None:
         text = f"The winner on dev is {who} at {percent(winner.dev_wer)} ({seeds}): {shape}."
     else:

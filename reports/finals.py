@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PHASE = "finalist"
+_FAILED = ("crashed", "diverged", "out_of_memory", "infeasible")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,8 @@ class FinalistResult:
     """Its value of each of the six."""
     seeds: int
     """Seeds that finished."""
+    failed: int = 0
+    """Seeds that ended without a WER, and were not tried again: the means are of the others."""
     dev_wer: float
     """Mean dev WER over the seeds (a fraction)."""
     dev_spread: float | None
@@ -48,15 +51,20 @@ class FinalistResult:
     """The trials, the one with the lowest dev WER first."""
 
 
-def finals_data(results: pd.DataFrame) -> tuple[FinalistResult, ...]:
-    """Return the finalists among the results of a study, the winner first."""
-    rows = results[results["phase"] == PHASE]
-    rows = rows[rows["finalist"].notna() & np.isfinite(rows["wer"].astype(float))]
-    found = [_one(str(label), group) for label, group in rows.groupby("finalist", sort=False)]
+def finals_data(trials: pd.DataFrame) -> tuple[FinalistResult, ...]:
+    """Return the finalists among the trials of a study that have a result, the winner first."""
+    rows = trials[(trials["phase"] == PHASE) & trials["finalist"].notna()]
+    failed = rows[rows["outcome"].isin(_FAILED) & ~rows["number"].isin(trials["retry_of"])]
+    lost = failed["finalist"].value_counts()
+    rows = rows[rows["result"] & np.isfinite(rows["wer"].astype(float))]
+    found = [
+        _one(str(label), group, int(lost.get(label, 0)))
+        for label, group in rows.groupby("finalist", sort=False)
+    ]
     return tuple(sorted(found, key=lambda item: (item.dev_wer, item.label)))
 
 
-def _one(label: str, trials: pd.DataFrame) -> FinalistResult:
+def _one(label: str, trials: pd.DataFrame, failed: int) -> FinalistResult:
     trials = trials.sort_values(["wer", "number"])
     dev = trials["wer"].to_numpy(dtype=float)
     first = trials.iloc[0]
@@ -67,6 +75,7 @@ def _one(label: str, trials: pd.DataFrame) -> FinalistResult:
         anchor=first["anchor"] if isinstance(first["anchor"], str) else None,
         values={name: number_or_none(trials[name].astype(float).iloc[0]) for name in SIX},
         seeds=len(trials),
+        failed=failed,
         dev_wer=float(dev.mean()),
         dev_spread=float(dev.std(ddof=1)) if len(dev) > 1 else None,
         test_wer=pooled if pooled is not None else float(np.mean(tests)) if tests else None,

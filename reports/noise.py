@@ -305,6 +305,13 @@ def _winner(record: StudyRecord, spread: SeedSpread | None) -> Check:
         if not clear:
             status = LOOK
             remedy = "Take the cheaper of the two, or give the finalists more seeds."
+    if winner.failed:
+        text += (
+            f" {counted(winner.failed, 'more seed')} of it failed, so that mean is of those that "
+            "went well."
+        )
+        status = LOOK
+        remedy = f"{remedy} See why the seeds of the winner failed, and train them again.".strip()
     if fell == winner.label:
         status, remedy = BAD, "Do not take the lowest trial of the search; search on from here."
     elif fell:

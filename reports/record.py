@@ -113,7 +113,7 @@ class StudyRecord:
     @cached_property
     def finals(self) -> tuple[FinalistResult, ...]:
         """The finalists, the winner first; empty before any has finished."""
-        return finals_data(self.results)
+        return finals_data(self.trials)
 
     @cached_property
     def best(self) -> pd.Series[Any] | None:

@@ -31,6 +31,7 @@ TRIAL_COLUMNS = {
     "phase": "explore (an even sample, not pruned), refine (TPE with pruning) or finalist (one of "
     "the best, or an anchor, trained again with another seed)",
     "finalist": "what a finalist repeats: trial <number>, predicted best, or an anchor's name",
+    "retry_of": "the number of the trial that crashed and in whose place it stands",
     "anchor": "the name of the known configuration, if it is one",
     "survivor": "True for a refine trial that the pruner was told to spare, at random",
     "wer": "dev WER as a fraction; of a pruned or paused trial the last one seen; of a "
@@ -158,6 +159,7 @@ def _row(trial: FrozenTrial, others: dict[str, str]) -> dict[str, Any]:
         "phase": str(phase) if phase else None,
         "anchor": str(anchor) if anchor else None,
         "finalist": str(attributes["finalist"]) if attributes.get("finalist") else None,
+        "retry_of": number_or_none(attributes.get("retry_of")),
         "survivor": bool(attributes.get("survivor")),
         "wer": wer,
         "seed": attributes.get("seed"),

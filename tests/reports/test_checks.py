@@ -352,6 +352,24 @@ def test_the_winner() -> None:
     assert other.status == "look" and "35.00 % with fresh seeds" in other.text
 
 
+def test_a_winner_that_lost_a_seed_is_looked_at() -> None:
+    rng = random.Random(0)
+    search = [simulated_trial(draw(rng), rng, wer=0.2 + 0.01 * i) for i in range(12)]
+    trials = search + finalists(rng, trial_0=0.205, trial_1=0.23)
+    more: dict[str, Any] = {"phase": "finalist", "finalist": "trial 0"}
+    trials.append(simulated_trial(params(encoder_layers=1), rng, outcome="crashed", **more))
+    record = record_of(trials)
+    assert [(item.seeds, item.failed) for item in record.finals] == [(3, 1), (3, 0)]
+    check = check_of(record, "winner")
+    assert check.status == "look" and "1 more seed of it failed" in check.text
+    assert "mean of 3 seeds, 1 more failed" in answer_data(record).sentence
+    again = simulated_trial(
+        params(encoder_layers=1), rng, wer=0.205, retry_of=len(trials) - 1, **more
+    )
+    record = record_of([*trials, again])
+    assert [(item.seeds, item.failed) for item in record.finals] == [(4, 0), (3, 0)]
+
+
 # Failures
 
 
