@@ -170,10 +170,7 @@ def _override(given: dict[str, Any], places: Places, override: str) -> None:
     keys = tuple(path.split("."))
     if not equals or not all(keys):
         raise InputError(f"-o {override}: write it as dotted.path=value, such as explore.trials=4")
-    try:
-        value = yaml.load(text, Loader=_Loader)  # noqa: S506 - it is a SafeLoader
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise InputError(f"-o {override}: the value is not YAML") from None
+    value = read_value(f"-o {override}", text)
     target = given
     for depth, key in enumerate(keys[:-1], start=1):
         inner = target.get(key)
@@ -186,6 +183,14 @@ def _override(given: dict[str, Any], places: Places, override: str) -> None:
     for place in [place for place in places if place[: len(keys)] == keys]:
         del places[place]
     places[keys] = f"-o {redact(override)}"
+
+
+def read_value(place: str, text: str) -> Any:
+    """A value as YAML; `InputError` where it is none, with the place that is given."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - it is a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise InputError(f"{place}: the value is not YAML") from None
 
 
 def _at(places: Places, path: list[str], file: Path, sentence: str) -> str:

@@ -220,12 +220,15 @@ def serve(config: StudyConfig, host: str, port: int) -> None:
     try:
         from optuna.storages._grpc.server import make_server
 
+        from study.tracking.ui import free_port
+
         open_storage(config)  # a sentence for whatever is wrong with it
         # Not a patient one: its clients do the waiting, and can be interrupted.
         server = make_server(_connect(config.storage_url), host, port)
     except ImportError:
         raise InputError("serve: grpcio is missing: pip install 'conformer-study[grpc]'") from None
     except RuntimeError:
+        free_port(host, port)  # says it where something else is wrong
         raise InputError(f"serve: port {port} of {host} is in use: name another one") from None
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

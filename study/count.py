@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.table import Table
@@ -13,6 +12,7 @@ from rich.table import Table
 from model.config import NetworkConfig, conflicts
 from model.counting import Cost, cost
 from study.anchors import ANCHORS, RECIPES, VOCABULARIES
+from study.config_file import read_value
 from study.errors import InputError, nearest
 
 VOCABULARY = 500
@@ -66,7 +66,7 @@ def _shapes(words: list[str]) -> list[tuple[str, dict[str, Any]]]:
                 raise InputError(f"{word}: network has no key '{key}'{nearest(key, names)}")
             if not shapes:
                 shapes.append(("", {}))
-            shapes[-1][1][key] = yaml.safe_load(value)
+            shapes[-1][1][key] = read_value(word, value)
         elif word in ANCHORS:
             shapes.append((word, {}))
         else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from study.commands.options import DEFAULT, File, Overrides, console, load_study, open_begun
+from study.commands.options import DEFAULT, File, Overrides, Port, console, load_study, open_begun
 from study.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def compare(
 def ui(
     file: File = DEFAULT,
     override: Overrides = None,
-    port: Annotated[int | None, typer.Option(help="The port; by default a free one.")] = None,
+    port: Port = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
 ) -> None:
     """Open MLflow's UI on a study.

@@ -68,7 +68,7 @@ def worker(
 def serve(
     file: File = DEFAULT,
     override: Overrides = None,
-    port: Annotated[int, typer.Option(help="The port.")] = 13000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 13000,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
 ) -> None:
     """Stand in front of a study's database, for many workers.

@@ -28,6 +28,9 @@ Device = Annotated[
     str | None, typer.Option(metavar="auto|cuda|cpu", help="Where to compute.", show_default=False)
 ]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes that run trials.")]
+Port = Annotated[
+    int | None, typer.Option(min=1, max=65535, help="The port; by default a free one.")
+]
 
 
 def load_study(

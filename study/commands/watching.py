@@ -11,6 +11,7 @@ from study.commands.options import (
     DEFAULT,
     File,
     Overrides,
+    Port,
     as_given,
     console,
     load_study,
@@ -46,7 +47,7 @@ def status(
 def dashboard(
     file: File = DEFAULT,
     override: Overrides = None,
-    port: Annotated[int | None, typer.Option(help="The port; by default a free one.")] = None,
+    port: Port = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
 ) -> None:
     """Open Optuna Dashboard on a study.

@@ -8,6 +8,7 @@ is logged to an MLflow server already, it only prints the links.
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import os
 import signal
@@ -134,7 +135,7 @@ def free_port(
     """The port itself when it is free; for None the first free one from `first` on, and say so.
 
     Raises:
-        InputError: when the named port is in use, or none is free.
+        InputError: when the named port is in use or not to be had, or none is free.
 
     """
     if port is not None:
@@ -156,11 +157,20 @@ def _is_free(host: str, port: int) -> bool:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except socket.gaierror as error:
-            raise InputError(f"{host!r} is no address of this machine.") from error
-        except OSError:
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise InputError(_refusal(error, host, port)) from None
             return False
     return True
+
+
+def _refusal(error: OSError, host: str, port: int) -> str:
+    """Why nobody could listen here, whoever else does."""
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return f"{host!r} is no address of this machine: name one that is, or none."
+    if error.errno == errno.EACCES:
+        return f"Port {port} is for the administrator of this machine: name one from 1024 on."
+    return f"Nobody can listen on port {port} of {host} ({error.strerror}): name another address."
 
 
 def _start(uri: str, folder: Path, host: str, port: int, log: int) -> subprocess.Popen[bytes]:

@@ -15,6 +15,8 @@ from study.errors import InputError
         (["conformer-xs"], "there is no recipe 'conformer-xs'; did you mean 'conformer-s'?"),
         (["qwerty"], "there is no recipe 'qwerty': conformer-s,"),
         (["encoder_layer=3"], "network has no key 'encoder_layer'; did you mean 'encoder_layers'?"),
+        (["encoder_dim=["], "encoder_dim=[: the value is not YAML"),
+        (["encoder_dim=2024-13-45"], "encoder_dim=2024-13-45: the value is not YAML"),
         (["encoder_layers=many"], "encoder_layers: Input should be a valid integer"),
         (["encoder_dim=100", "attention_heads=8"], "encoder_dim 100 is not divisible by"),
     ],

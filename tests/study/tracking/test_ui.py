@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import os
 import signal
 import socket
@@ -25,6 +26,8 @@ from study.tracking.runs import Tracker
 from study.tracking.store import Experiment, prepare
 from study.tracking.ui import free_port, links, serve, server
 from tests.browser import browser, needs_browser, see
+from tests.command_line import CommandLine
+from tests.study.storages import TINY
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -123,8 +126,39 @@ def test_a_port_in_use_is_refused_when_named_and_passed_over_when_not(study: Exp
 
 
 def test_an_address_of_another_machine_is_refused(study: Experiment) -> None:
-    with pytest.raises(InputError):
-        serve(study.tracking_uri, host="192.0.2.1", port=_unused_port())
+    for port in (_unused_port(), None):
+        with pytest.raises(InputError, match=r"'192\.0\.2\.1' is no address of this machine"):
+            serve(study.tracking_uri, host="192.0.2.1", port=port)
+
+
+@pytest.mark.parametrize(
+    ("reason", "sentence"),
+    [
+        (errno.EACCES, "Port 80 is for the administrator of this machine"),
+        (errno.EAFNOSUPPORT, "Nobody can listen on port 80 of 127.0.0.1"),
+        (errno.EADDRINUSE, "Port 80 of 127.0.0.1 is in use"),
+    ],
+)
+def test_why_nobody_can_listen_is_told(
+    monkeypatch: pytest.MonkeyPatch, reason: int, sentence: str
+) -> None:
+    class Refusing(socket.socket):
+        def bind(self, address: object) -> None:
+            raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(socket, "socket", Refusing)
+    with pytest.raises(InputError, match=sentence):
+        free_port("127.0.0.1", 80)
+
+
+@pytest.mark.parametrize("command", ["ui", "dashboard", "serve"])
+@pytest.mark.parametrize("port", ["0", "70000", "-1"])
+def test_a_port_that_there_is_not_is_refused(
+    command_line: CommandLine, command: str, port: str
+) -> None:
+    code, _, errors = command_line(command, TINY, "--port", port)
+    assert code == 2
+    assert "invalid value for '--port': Input should be" in errors
 
 
 def test_a_server_that_does_not_start_says_why_without_the_password() -> None:
