@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from model.config import SHAPE, NetworkConfig
@@ -48,7 +49,7 @@ def check(config: StudyConfig, console: Console) -> None:
         dataset = open_dataset(config)
     console.print(f"[bold]{config.name}[/]: {config.corpus.kind} corpus", highlight=False)
     for line in describe_dataset(dataset):
-        console.print(f"  {line}", highlight=False, soft_wrap=True)
+        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
     console.print()
     console.print(_space_table(config))
     console.print()
@@ -84,7 +85,12 @@ def check(config: StudyConfig, console: Console) -> None:
 
 def _space_table(config: StudyConfig) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("parameter", "role", "searched", *(a.name for a in config.anchor_shapes)):
+    for column in (
+        "parameter",
+        "role",
+        "searched",
+        *(escape(a.name) for a in config.anchor_shapes),
+    ):
         table.add_column(column, overflow="fold")
     for name in (*SHAPE, *(name for name in config.space if name not in SHAPE)):
         dimension = config.space.get(name)

@@ -16,6 +16,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -206,7 +207,7 @@ class Watch:
         for column in ("trial", "training", "eval", "epoch", "loss", "WER", "for"):
             table.add_column(column, justify="left" if column == "training" else "right")
         for trial in self.running:
-            table.add_row(*self._row(trial))
+            table.add_row(*map(escape, self._row(trial)))
         head = self.head(time.monotonic() - self.began, len(self.running))
         return Group(head, table, self.foot())
 
@@ -243,7 +244,7 @@ def step(watch: Watch) -> None:
     searching = not search_is_over(watch.trials)
     watch.refresh()
     for line in watch.lines():
-        watch.console.print(line, highlight=False, soft_wrap=True)
+        watch.console.print(line, highlight=False, markup=False, soft_wrap=True)
     if searching and search_is_over(watch.trials) and watch.config.finalist_trials:
         watch.console.print(
             "The search is done. Its finalists are trained again, with fresh seeds.",

@@ -91,7 +91,7 @@ def run(
             console.print(f"[red]A worker stopped:[/] {escape(reason)}", soft_wrap=True)
         console.print(
             f"[red]The workers stopped with {watch.unfinished} trials unfinished;[/] "
-            f"{config.folder / 'logs'} says why. Run the same command again to go on.",
+            f"{escape(str(config.folder / 'logs'))} says why. Run the same command again to go on.",
             highlight=False,
         )
         return FAILED
@@ -116,7 +116,7 @@ def _begin(config: StudyConfig, device: str, console: Console, **going_on: bool)
     dataset = _open_dataset(config, console)
     study = create_study(config, _attributes(config, dataset, device), **going_on)
     for change in study.user_attrs.get("changes", []):
-        console.print(f"warning: {change}", highlight=False, soft_wrap=True)
+        console.print(f"warning: {change}", highlight=False, markup=False, soft_wrap=True)
     dataset.tokenizer.save(config.folder / TOKENS)  # with it, trained networks need no corpus
     return study
 
@@ -151,7 +151,7 @@ def _open_dataset(config: StudyConfig, console: Console) -> Dataset:
     with console.status("Preparing speech and features …"):
         dataset = open_dataset(config)
     for line in describe_dataset(dataset):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     return dataset
 
 
@@ -255,10 +255,9 @@ def _report(
     console.print()
     findings.show(files, console)
     if experiment is not None and not missing:
-        console.print(f"MLflow   {command('ui', arguments)}", highlight=False, soft_wrap=True)
+        where = command("ui", arguments)
     elif config.tracking.enabled:
-        console.print(
-            f"MLflow   lacks some of this; once it answers: {command('sync', arguments)}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        where = f"lacks some of this; once it answers: {command('sync', arguments)}"
+    else:
+        return
+    console.print(f"MLflow   {where}", highlight=False, markup=False, soft_wrap=True)

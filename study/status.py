@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -146,7 +147,7 @@ class Status:
         room = max(LEAST_NAME, self.watch.console.width - sum(widths))
         table.add_column(COLUMNS[-1], no_wrap=True, overflow="ellipsis", max_width=room)
         for row, outcome in zip(rows[1:], outcomes, strict=True):
-            table.add_row(*row, style=STYLES.get(outcome, ""))
+            table.add_row(*map(escape, row), style=STYLES.get(outcome, ""))
         return table
 
     def _row(self, trial: FrozenTrial, outcome: str) -> tuple[str, ...]:
@@ -247,8 +248,8 @@ def show(study: optuna.Study, config: StudyConfig, console: Console, file: str) 
     """Print the state of a study."""
     status = Status.of(study, config, console, file)
     console.print(status.render())
-    if advice := status.advice():
-        console.print(advice, highlight=False, soft_wrap=True)  # a command breaks nowhere
+    if advice := status.advice():  # in which a command breaks nowhere
+        console.print(advice, highlight=False, markup=False, soft_wrap=True)
 
 
 def follow(study: optuna.Study, config: StudyConfig, console: Console, file: str) -> None:
@@ -262,7 +263,7 @@ def follow(study: optuna.Study, config: StudyConfig, console: Console, file: str
             time.sleep(POLL)
             status = Status.of(study, config, console, file)
             live.update(_fitting(status), refresh=True)
-    console.print(status.advice(), highlight=False, soft_wrap=True)
+    console.print(status.advice(), highlight=False, markup=False, soft_wrap=True)
 
 
 def _fitting(status: Status) -> RenderableType:
@@ -275,10 +276,10 @@ def _follow_in_lines(study: optuna.Study, config: StudyConfig, console: Console,
     watch, state = status.watch, ""
     while True:
         for line in watch.lines():
-            console.print(line, highlight=False, soft_wrap=True)
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
         if status.state != state:
             state = status.state
-            console.print(status.line(), highlight=False, soft_wrap=True)
+            console.print(status.line(), highlight=False, markup=False, soft_wrap=True)
         if state == "finished":
             return
         time.sleep(POLL)

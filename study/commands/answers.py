@@ -47,8 +47,9 @@ def compare(
     except reports.StudyUnreadable as error:
         raise InputError(str(error)) from None
     shown = console()
-    shown.print(page.sentence, highlight=False)
-    shown.print(f"comparison   {short(page.html)}", highlight=False, soft_wrap=True)
+    shown.print(page.sentence, highlight=False, markup=False)
+    place = f"comparison   {short(page.html)}"
+    shown.print(place, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command(rich_help_panel=PANEL)

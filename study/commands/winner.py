@@ -105,7 +105,8 @@ def register(
     version = model.register(experiment, model_id, name or config.name, alias)
     uri = f"models:/{name or config.name}@{alias}"
     shown = console()
-    shown.print(f"{chosen.label} is version {version}, {uri}. To serve it and to ask it:")
+    said = f"{chosen.label} is version {version}, {uri}. To serve it and to ask it:"
+    shown.print(said, markup=False)
     shown.print()
     for line in model.serving(experiment, uri):
         shown.print(f"    {line}", highlight=False, soft_wrap=True, markup=False)
@@ -133,5 +134,5 @@ def export_to_espnet(
     chosen = winner.winner(config, study) if trial is None else winner.trained(config, study, trial)
     folder = to or config.folder / "espnet" / f"trial-{chosen.trial}"
     export_espnet(expressible(config, study, chosen), folder)
-    console().print(chosen.introduction, highlight=False, soft_wrap=True)
-    console().print(f"ESPnet   {folder}", highlight=False, soft_wrap=True)
+    for line in (chosen.introduction, f"ESPnet   {folder}"):
+        console().print(line, highlight=False, markup=False, soft_wrap=True)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from study.config_file import load
 from study.leases import claim
-from study.progress import Watch, duration_in_words, shape_in_words
+from study.progress import Watch, duration_in_words, shape_in_words, step
 from study.storage import create_study
 
 TINY = Path(__file__).parent.parent / "tiny_study.yaml"
@@ -100,6 +100,23 @@ def test_a_trial_that_crashed_before_it_began_is_told_too(watch: Watch, tmp_path
     watch.study.tell(trial, state=optuna.trial.TrialState.FAIL)
     watch.refresh()
     assert any("trial 3" in line and "fail" in line for line in watch.lines())
+
+
+def test_names_that_hold_brackets_are_shown_as_they_are(tmp_path: Path) -> None:
+    name = "a [b] [/c]"
+    config = load(TINY, [f"runs={tmp_path}", f"anchors=[{{name: '{name}'}}]"])
+    study = create_study(config, {"corpus": {"fingerprint": "abc"}})
+    console = Console(width=200, record=True, file=io.StringIO())
+    watch = Watch(study, config, console)
+    trial = claim(study)
+    assert trial is not None
+    assert name in _shown(watch)
+    trial.set_user_attr("remarks", [f"{name} is remarkable"])
+    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    step(watch)
+    said = console.export_text()
+    assert f"{name} is remarkable" in said
+    assert f"fail       {name}  (1/11)" in said
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 from rich.console import Console
 
-from study import runner
+from study import check, runner
 from study.config import StudyConfig
 from study.errors import InputError
 from study.leases import claim
@@ -19,7 +20,7 @@ from tests.study.storages import ATTRIBUTES, tiny
 
 
 def _console() -> Console:
-    return Console(width=80, record=True, file=io.StringIO())
+    return Console(width=200, record=True, file=io.StringIO())
 
 
 def test_the_last_trials_of_the_search_bring_workers_for_the_finalists_along(
@@ -63,3 +64,22 @@ def test_a_machine_that_only_starts_workers_needs_no_gpu(
     assert runner.preflight(config).type == "cpu"
     assert runner._hardware(config, "cpu") == f"machines that {kind} chose"
     assert "cores" in runner._hardware(tiny(tmp_path), "cpu")
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_files_whose_names_hold_brackets_are_named_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    module, console = (runner if command == "run" else check), _console()
+    line = "warning: Video title [dQw4w9WgXcQ].wav and [/x].wav are bad"
+    monkeypatch.setattr(module, "open_dataset", lambda config: None)
+    monkeypatch.setattr(module, "describe_dataset", lambda dataset: [line])
+    config = tiny(tmp_path, "anchors=[{name: 'a [b] [/c]'}]")
+    if command == "run":
+        runner._open_dataset(config, console)
+    else:
+        monkeypatch.setattr(check, "_extreme", mock.Mock(side_effect=NotImplementedError))
+        with pytest.raises(NotImplementedError):
+            check.check(config, console)
+        assert "a [b] [/c]" in console.export_text(clear=False)
+    assert line in console.export_text()

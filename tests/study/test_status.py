@@ -245,3 +245,16 @@ def test_a_study_that_never_began_is_one_sentence(
     assert said.output == ""
     assert said.errors.startswith("error: the study 'tiny' has not begun")
     assert said.errors.count("\n") == 1
+
+
+def test_names_that_hold_brackets_are_shown_as_they_are(tmp_path: Path) -> None:
+    name = "a [b] [/c]"
+    config = _config(tmp_path, f"anchors=[{{name: '{name}'}}]")
+    study = _begin(config)
+    trial = _train(study, config, 1)
+    console = Console(width=120, record=True, file=io.StringIO())
+    show(study, config, console, "")
+    assert name in console.export_text()
+    assert hand_back(study, trial._trial_id)
+    show(study, config, console, "-o 'search.x=[b]'")
+    assert "run -o 'search.x=[b]'" in console.export_text()
