@@ -34,7 +34,7 @@ MEANINGS = {
     "leaning": "some values are clearly worse, but more than one is left",
     "undecided": "these trials cannot tell the values apart",
     "at the edge": "the best value is the last one tried: it may go on beyond",
-    "no effect seen": "all values do about equally well",
+    "no effect seen": "no value is shown to be worse, and what may lie between them is small",
     "not asked": "the study did not vary it",
 }
 """What each verdict says, for the legend."""
