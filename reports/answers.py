@@ -63,7 +63,7 @@ class QuestionAnswer:
     spread_bound: float | None
     """With 95 % probability all values lie within this of one another."""
     needed_trials: int | None
-    """About how many finished trials would decide it."""
+    """About how many finished trials would decide it; null where `advice` says otherwise."""
     effects: list[ValueEffect]
     """Per value of the range, ascending."""
 

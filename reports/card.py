@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reports import wording
+from reports.surrogate import MOST
+from reports.verdicts import AT_HAND, FULL, TOO_FAR, TOO_SMALL
 from reports.wording import counted, number, points, signed
 
 if TYPE_CHECKING:
@@ -38,6 +40,14 @@ MEANINGS = {
     "not asked": "the study did not vary it",
 }
 """What each verdict says, for the legend."""
+
+
+_OUTLOOKS = {
+    AT_HAND: "It is nearly decided: a few more trials may do.",
+    TOO_SMALL: "The differences seen are hardly larger than what nobody would notice.",
+    TOO_FAR: "The differences seen are too small to be told by twenty times the trials.",
+    FULL: f"More trials would not tell: at most {MOST} are read together.",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,12 +115,17 @@ def _sentence(verdict: Verdict) -> str:
         else:
             start = f"{best} looks best, and only {listed(_worse(verdict))} worse for sure."
         return f"{start} {gain}"
-    if len(verdict.as_good) == 1:
+    if verdict.verdict == "decided" or (verdict.verdict != "leaning" and not _rest(verdict)):
         start = f"{best} is better than every other value."
+    elif not _rest(verdict):
+        start = f"{best} looks best; each other value is worse, but not all of them for sure."
     else:
-        rest = [value for value in verdict.as_good if value != verdict.recommended]
-        start = f"{best} looks best; {listed(rest)} cannot be told from it."
+        start = f"{best} looks best; {listed(_rest(verdict))} cannot be told from it."
     return f"{start} {gain}"
+
+
+def _rest(verdict: Verdict) -> list[float]:
+    return [value for value in verdict.as_good if value != verdict.recommended]
 
 
 def _worse(verdict: Verdict) -> list[float]:
@@ -139,9 +154,9 @@ def _advice(verdict: Verdict) -> str:
         return f"Widen the range: try values {end} {number(verdict.recommended)}."
     said = []
     cheapest = verdict.cheapest_parameters
-    settled = verdict.verdict != "undecided"
+    several = verdict.verdict not in ("undecided", "decided")
     if (
-        settled
+        several
         and len(verdict.as_good) > 1
         and cheapest is not None
         and cheapest != verdict.recommended
@@ -157,8 +172,8 @@ def _advice(verdict: Verdict) -> str:
                 f"It would take about {counted(verdict.needed, 'finished trial')} like these in "
                 f"all to {outcome}; there are {verdict.trials:,}."
             )
-        elif verdict.verdict == "undecided":
-            said.append("The differences seen are too small to be told by twenty times the trials.")
+        elif verdict.verdict == "undecided" or verdict.outlook == AT_HAND:
+            said += [text for key, text in _OUTLOOKS.items() if key == verdict.outlook]
     return " ".join(said)
 
 

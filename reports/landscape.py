@@ -7,7 +7,8 @@ The effect of a value is the WER with the other five averaged over the search sp
 its best learning rate (or whatever else is tuned as a nuisance): the question is about the shape,
 and a shape should not be blamed for a learning rate that does not suit it.
 
-What it is read from: every trial that was trained to its end and lies in the search space. The even
+What it is read from: every trial that was trained to its end and lies in the search space, or an
+even selection of `reports.surrogate.MOST` of them where there are more. The even
 sample of the explore phase carries the picture; refine trials and finalists, which crowd where WERs
 are low, sharpen it there. A surface that is fitted to all of them is not misled by the crowding, as
 a mean over trials would be, nor much by the luck with which a refine trial passed the pruner:
@@ -103,6 +104,8 @@ class Landscape:
     """`(M, D − Q)`: the values of the nuisances with which each shape does best."""
     trials: int
     """Trials that it is read from."""
+    known: int
+    """Trials that it could be read from: more than those where they are too many to be fitted."""
     repeats: int
     """How many of them repeat a configuration with another seed."""
     rank_correlation: float
@@ -190,8 +193,9 @@ def read_landscape(
         shapes=_values(questions, places),
         nuisances=_values(axes[len(questions) :], nuisance),
         draws=_widened(draws),
-        trials=len(wers),
-        repeats=len(units) - len(np.unique(units, axis=0)),
+        trials=len(surrogate.targets),
+        known=len(wers),
+        repeats=len(surrogate.units) - len(np.unique(surrogate.units, axis=0)),
         rank_correlation=float(spearmanr(told, kept).statistic) if np.ptp(told) else 0.0,
         explained=float(1 - ((told - kept) ** 2).sum() / ((kept - kept.mean()) ** 2).sum()),
     )

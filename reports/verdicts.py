@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reports.questions import QUESTIONS, Question
+from reports.surrogate import MOST
 from reports.trials import number_or_none
 
 if TYPE_CHECKING:
@@ -47,6 +48,11 @@ EXCLUDED = 0.975
 """Probability with which a value that is not as good is worse."""
 
 VERDICTS = ("decided", "leaning", "undecided", "at the edge", "no effect seen", "not asked")
+
+AT_HAND, TOO_SMALL, TOO_FAR, FULL = "at hand", "too small", "too far", "full"
+"""Why no number of trials is told that would decide a question: hardly more than there are would
+do, the differences are at most twice the margin, more than twenty times the trials would be needed,
+or more than a surface is fitted to."""
 
 LOWEST = {"encoder_layers": 1, "attention_heads": 1, "decoder_layers": 1, "conv_kernel_size": 3}
 """Ends below which there is nothing to try."""
@@ -100,7 +106,10 @@ class Verdict:
     """Of the values that are as good, the one that trains in the least time."""
     needed: int | None = None
     """About how many finished trials would decide it, to two digits; None where it is settled or
-    out of reach."""
+    `outlook` says why there is no such number."""
+    outlook: str = ""
+    """Why `needed` is not told of a question that is not settled: `AT_HAND`, `TOO_SMALL`,
+    `TOO_FAR` or `FULL`; else empty."""
     trials: int = 0
     """Finished trials that it was read from."""
 
@@ -152,6 +161,8 @@ def _answer(
         verdict = "decided" if sure >= SURE else "leaning"
     lows, highs = np.quantile(draws, (0.025, 0.975), axis=0)
     good = [value for value, fine in zip(values, as_good, strict=True) if fine]
+    rivals = np.arange(len(values)) == worst if not clear else others
+    needed, outlook = _needed(landscape, behind[:, rivals], margin, verdict)
     return Verdict(
         question=question,
         verdict=verdict,
@@ -175,13 +186,8 @@ def _answer(
         worst=values[worst],
         cheapest_parameters=_cheapest(record, question.name, good, "parameters"),
         cheapest_seconds=_cheapest(record, question.name, good, "train_seconds"),
-        needed=_needed(
-            landscape,
-            behind,
-            np.arange(len(values)) == worst if not clear else others,
-            margin,
-            verdict,
-        ),
+        needed=needed,
+        outlook=outlook,
         trials=landscape.trials,
     )
 
@@ -215,27 +221,31 @@ def _cheapest(record: StudyRecord, name: str, values: list[float], column: str) 
 
 
 def _needed(
-    landscape: Landscape, behind: Array, rivals: Array, margin: float, verdict: str
-) -> int | None:
+    landscape: Landscape, behind: Array, margin: float, verdict: str
+) -> tuple[int | None, str]:
     """Estimate the trials with which the closest of the rivals would be told apart.
 
-    Where even the worst value is not shown to be worse, it is the rival, so that the question would
-    have an answer at all.
+    `behind` holds draws of what each rival is worse by. Where even the worst value is not shown to
+    be worse, it is the rival, so that the question would have an answer at all.
 
     The standard deviation of a difference falls about with the square root of the trials; twice of
     it should fit between the difference and the margin. Rivals closer than the margin do not count:
-    there, nothing is left to decide.
+    there, nothing is left to decide. Where there is no number to tell, the reason stands beside.
     """
     if verdict not in ("undecided", "leaning"):
-        return None
-    gaps, deviations = behind[:, rivals].mean(axis=0), behind[:, rivals].std(axis=0)
+        return None, ""
+    gaps, deviations = behind.mean(axis=0), behind.std(axis=0)
     real = gaps > 2 * margin
     if not real.any():
-        return None
+        return None, TOO_SMALL
     ratios = 2 * deviations[real] / (gaps[real] - margin)
     factor = float(ratios.max()) ** 2
-    if not 1 < factor <= 20:
-        return None
+    if factor <= 1:
+        return None, AT_HAND
+    if factor > 20:
+        return None, TOO_FAR
     needed = landscape.trials * factor
+    if landscape.known > landscape.trials or needed > MOST:
+        return None, FULL
     step = int(10 ** max(0, math.floor(math.log10(needed)) - 1))
-    return math.ceil(needed / step) * step
+    return math.ceil(needed / step) * step, ""

@@ -37,7 +37,7 @@ def show(files: ReportFiles, console: Console) -> None:
 
     say(files.answer.sentence, style="bold")
     if files.answer.best is not None:
-        say("The answers, read from all trials together:")
+        say("The answers, read from the trials together:")
         for question in files.answers.questions:
             say(f"  {question.name:17} {question.headline}")
         say(f"Can they be believed? {files.checks.sentence}")

@@ -16,7 +16,17 @@ from reports.card import card_data, headline, listed, summary, unlike
 from reports.landscape import Landscape, read_landscape
 from reports.questions import SIX
 from reports.record import StudyRecord, read_study
-from reports.verdicts import VERDICTS, Verdict, verdicts
+from reports.verdicts import (
+    AT_HAND,
+    FULL,
+    TOO_FAR,
+    TOO_SMALL,
+    VERDICTS,
+    ValueEffect,
+    Verdict,
+    _needed,
+    verdicts,
+)
 from tests.reports.planted import SPACE, Surface
 from tests.reports.planted_study import Formula, conduct, planted_config
 
@@ -151,6 +161,63 @@ def test_every_verdict_reads_as_a_sentence(answered: dict[str, Verdict]) -> None
     assert layers.sentence.startswith("4 is better than every other value. With 1, WER is ")
     assert " points higher than with 4 (95 %: +" in layers.sentence
     assert layers.advice == "Widen the range: try values above 4."
+
+
+def test_the_sentence_is_that_of_the_verdict(answered: dict[str, Verdict]) -> None:
+    """A value may be told from each other one and not from all together, or the other way round."""
+    kernel = answered["conv_kernel_size"]
+    alone = tuple(replace(e, as_good=e.value == kernel.recommended) for e in kernel.effects)
+    everything = tuple(replace(e, as_good=True) for e in kernel.effects)
+
+    def said(verdict: str, effects: tuple[ValueEffect, ...]) -> str:
+        (line,) = card_data([replace(kernel, verdict=verdict, effects=effects)])
+        return f"{line.sentence} {line.advice}"
+
+    assert said("decided", everything).startswith("15 is better than every other value.")
+    assert "do as well" not in said("decided", everything)
+    assert "not all of them for sure" in said("leaning", alone)
+    assert "cannot be told from it" in said("leaning", everything)
+
+
+@pytest.mark.parametrize(
+    ("gap", "deviation", "known", "outlook", "said"),
+    [
+        (0.05, 0.015, 72, AT_HAND, "nearly decided"),
+        (0.0019, 0.001, 72, TOO_SMALL, "hardly larger than what nobody would notice"),
+        (0.004, 0.01, 72, TOO_FAR, "twenty times the trials"),
+        (0.01, 0.015, 72, FULL, "at most 400 are read together"),
+        (0.01, 0.006, 500, FULL, "at most 400 are read together"),
+        (0.01, 0.006, 72, "", "about 140 finished trials"),
+    ],
+)
+def test_what_more_trials_would_do(
+    answered: dict[str, Verdict],
+    landscape: Landscape,
+    gap: float,
+    deviation: float,
+    known: int,
+    outlook: str,
+    said: str,
+) -> None:
+    behind = gap + deviation * np.array([[-1.0], [1.0]])
+    needed, found = _needed(replace(landscape, known=known), behind, 0.001, "undecided")
+    assert found == outlook and (needed is None) == bool(outlook)
+    verdict = replace(
+        answered["encoder_dim"], verdict="undecided", needed=needed, outlook=found, trials=72
+    )
+    assert said in card_data([verdict])[0].advice
+
+
+def test_beyond_what_is_fitted_the_fitted_number_is_told(
+    record: StudyRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reports.surrogate.MOST", 30)
+    found = read_landscape(record)
+    assert isinstance(found, Landscape)
+    assert (found.trials, found.known > 60) == (30, True)
+    answers = verdicts(record, found)
+    assert {verdict.trials for verdict in answers} == {30}
+    assert {verdict.needed for verdict in answers} == {None}
 
 
 def test_the_card_says_where_the_best_network_has_another_value(
