@@ -164,7 +164,7 @@ def _failures(record: StudyRecord) -> Check:
         )
         status = gravest(status, LOOK)
     remedies = {
-        "crashed": "read the errors in the table of trials, mend the cause and run the study again",
+        "crashed": "read their errors in the table of trials, mend the cause, run --retry-crashed",
         "diverged": "lower the upper end of the learning rate",
         "out_of_memory": "use smaller batches or leave out the largest values",
     }
