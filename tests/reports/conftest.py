@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -21,3 +21,11 @@ def empty_study(tmp_path: Path) -> SimulatedStudy:
 def simulate(empty_study: SimulatedStudy) -> Callable[..., SimulatedStudy]:
     """A function that fills a study once: `simulate(explore=12, refine=8, mishaps=True)`."""
     return partial(fill, empty_study)
+
+
+@pytest.fixture(scope="module")
+def few_resamples() -> Iterator[None]:
+    """Importances from few resamples, a quarter of a report's time, where they are not the point."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("reports.importance.RESAMPLES", 5)
+        yield

@@ -30,6 +30,8 @@ from reports.verdicts import (
 from tests.reports.planted import SPACE, Surface
 from tests.reports.planted_study import Formula, conduct, planted_config
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 DOCS = Path(__file__).parents[2] / "docs"
 
 # Depth and the decoder's width matter, the kernel has its best inside, heads have no effect.

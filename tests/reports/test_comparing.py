@@ -24,6 +24,8 @@ from reports.record import StudyRecord, read_study
 from tests.reports.planted_study import Formula, conduct, planted_config
 from tests.reports.test_answers import SURFACE
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 TURNED = replace(  # shallow is better here, and the rest is the same
     SURFACE, forms=SURFACE.forms | {"encoder_layers": ("linear", 0.1)}
 )

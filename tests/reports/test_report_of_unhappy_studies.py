@@ -29,6 +29,9 @@ from tests.reports.simulated import (
 Simulate = Callable[..., SimulatedStudy]
 
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
+
 def write(simulated: SimulatedStudy) -> reports.ReportFiles:
     folder = simulated.trials_folder.parent / "report"
     return reports.write(simulated.storage, simulated.name, folder, simulated.trials_folder)
