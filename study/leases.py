@@ -159,7 +159,7 @@ class Watcher:
         self._looked = float("-inf")
 
     def reclaim(self) -> list[FrozenTrial]:
-        """Hand back the trials whose worker is gone, and return them."""
+        """Take trials from workers that are gone, and return those that others will go on with."""
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         now = time.monotonic()
         if now - self._looked > GAP:
@@ -180,7 +180,10 @@ class Watcher:
         return lost
 
     def _take_away(self, trial: FrozenTrial) -> bool:
-        """Let another worker go on with a trial, unless its lease is another than was seen."""
+        """End a worker's hold on a trial, unless its lease is another than was seen.
+
+        Returns whether another worker will go on with it.
+        """
         known = trial.user_attrs
         evaluations = len(known.get("evaluations", []))
         then, count = known.get("losses", (evaluations, 0))
@@ -194,10 +197,12 @@ class Watcher:
                 "error": f"Its workers were killed {count} times before the trial came to its next "
                 "evaluation: the system may have run out of memory.",
             }
+            log.warning("Trial %d is given up: its workers were killed", trial.number)
         seen = known.get("lease")
-        return release(
+        taken = release(
             self._study._storage, trial._trial_id, lambda lease: lease == seen, state, attributes
         )
+        return taken and state == TrialState.WAITING
 
 
 def lost(study: optuna.Study) -> list[FrozenTrial]:

@@ -72,11 +72,17 @@ def hardware(device: str) -> str:
     return f"{model}, {cores()} cores"
 
 
+def named_gpus() -> list[str] | None:
+    """The GPUs that CUDA_VISIBLE_DEVICES names; None where it says nothing."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return None if given is None else [name.strip() for name in given.split(",") if name.strip()]
+
+
 def gpus() -> int:
     """The NVIDIA GPUs that this process may use, as far as can be told without importing torch."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([name for name in visible.split(",") if name.strip()])
+    named = named_gpus()
+    if named is not None:
+        return len(named)
     return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 

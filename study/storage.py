@@ -46,8 +46,6 @@ PRACTICAL = ("name", "runs", "device", "storage", "launcher", "tracking", "log_l
 PLACES = ("corpus.folder",)
 """Keys that say where a thing is, and may differ between machines: its fingerprint says what."""
 
-PART = ("phase", "anchor", "finalist")
-"""Attributes that say what part a trial has in its study."""
 FINALIST = "finalist"
 """The phase of the trials that follow the search."""
 
@@ -254,7 +252,8 @@ def _retry(study: optuna.Study) -> None:
     """Put each crashed trial into the queue once more: a new one with what it was to be."""
     for trial in crashed(study.get_trials(deepcopy=False)):
         known = trial.user_attrs
-        kept = {name: known[name] for name in (*PART, "survivor") if name in known}
+        part = ("phase", "anchor", "finalist", "survivor")
+        kept = {name: known[name] for name in part if name in known}
         study.enqueue_trial(
             {**trial.system_attrs.get("fixed_params", {}), **trial.params},
             user_attrs={**kept, "retry_of": trial.number},

@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Sequence
 
+from study import provenance
 from study.config import StudyConfig
 from study.launchers.worker import command, environment, log_file
 
@@ -22,9 +23,9 @@ def local(config: StudyConfig, numbers: Sequence[int]) -> list[Process]:
 
 def visible_gpus() -> list[str]:
     """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        return [name.strip() for name in given.split(",") if name.strip()]
+    named = provenance.named_gpus()
+    if named is not None:
+        return named
     import torch
 
     return [str(number) for number in range(torch.cuda.device_count())]
