@@ -17,9 +17,11 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter
 
 from reports.answer import AnchorResult, Answer, BestTrial
+from reports.comparison import ComparisonData
 from reports.finals import FinalistResult
 from reports.landscape import Landscape
 from reports.record import StudyRecord
+from reports.trust import Check
 from reports.verdicts import ValueEffect, Verdict
 
 SCHEMA = "conformer-study/answers/1"
@@ -69,8 +71,30 @@ class QuestionAnswer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FinalistComparison:
+    """A finalist against the winner, on the utterances of test that all finalists decoded."""
+
+    __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)
+
+    label: str
+    """The finalist's, as in `finalists`."""
+    difference: float
+    """Its WER minus the winner's, means over their seeds."""
+    low: float
+    """Lower end of its 95 % interval, over speakers (or utterances) and seeds."""
+    high: float
+    """Upper end of its 95 % interval."""
+    p: float
+    """Of that difference, corrected by Holm over all finalists."""
+    mapsswe_p: float | None
+    """Of NIST's matched-pairs test between the best seeds of both on dev, corrected likewise."""
+    conclusion: str
+    """In words: worse than the winner, better than the winner, or no difference shown."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Answers:
-    """Everything that the first screen of the report says."""
+    """What the report says: its first screen, its tests between finalists, and its checks."""
 
     __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)
 
@@ -85,6 +109,8 @@ class Answers:
     Null without results."""
     finalists: list[FinalistResult]
     """Configurations that were trained again and scored on test, the winner first."""
+    comparisons: list[FinalistComparison]
+    """Every other finalist against the winner; empty where they could not be compared."""
     anchors: list[AnchorResult]
     """The study's reference points."""
     trials: dict[str, int]
@@ -100,6 +126,12 @@ class Answers:
     """Spearman's, between trials' WERs and what all other trials predict for them."""
     prediction_explained: float | None
     """Share of the variance of WER that this prediction explains."""
+    checks: list[Check]
+    """Whether the study can be believed: the gravest check first."""
+    train_seconds: float
+    """Training of all trials together, on `hardware`, one worker beside another."""
+    evaluate_seconds: float
+    """Decoding of dev by all trials together."""
     corpus_fingerprint: str | None
     """Names the audio and the transcripts."""
     git_commit: str | None
@@ -115,6 +147,8 @@ def answers_data(
     answer: Answer,
     verdicts: tuple[Verdict, ...],
     landscape: Landscape | str,
+    comparison: ComparisonData,
+    checks: tuple[Check, ...],
 ) -> Answers:
     """Return the answers of a study."""
     from reports.card import card_data, headline
@@ -127,6 +161,7 @@ def answers_data(
         sentence=answer.sentence,
         best=answer.best,
         finalists=list(answer.finalists),
+        comparisons=_comparisons(comparison),
         anchors=list(answer.anchors),
         trials=answer.counts,
         seed_spread=answer.seed_spread,
@@ -155,11 +190,30 @@ def answers_data(
         effects_from=fitted.trials if fitted else 0,
         prediction_rank_correlation=fitted.rank_correlation if fitted else None,
         prediction_explained=fitted.explained if fitted else None,
+        checks=list(checks),
+        train_seconds=record.seconds("train_seconds"),
+        evaluate_seconds=record.seconds("evaluate_seconds"),
         corpus_fingerprint=fingerprint if isinstance(fingerprint, str) else None,
         git_commit=record.git_commit,
         hardware=record.hardware,
         versions=record.versions,
     )
+
+
+def _comparisons(comparison: ComparisonData) -> list[FinalistComparison]:
+    return [
+        FinalistComparison(
+            label=opponent.finalist.label,
+            difference=opponent.difference.value,
+            low=opponent.difference.low,
+            high=opponent.difference.high,
+            p=opponent.p,
+            mapsswe_p=opponent.mapsswe_p,
+            conclusion=opponent.conclusion,
+        )
+        for opponent in comparison.opponents
+        if opponent.difference is not None and opponent.p is not None
+    ]
 
 
 def as_json(answers: Answers) -> str:

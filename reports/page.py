@@ -131,7 +131,7 @@ def write_report(
         "recognition": recognition,
         **_provenance(record),
     }
-    answers = answers_data(record, answer, answered, landscape)
+    answers = answers_data(record, answer, answered, landscape, comparison, checks.checks)
     return _write(folder, record, answers, answer, content)
 
 
@@ -300,8 +300,8 @@ def _provenance(record: StudyRecord) -> dict[str, Any]:
         "fingerprint": record.corpus.get("fingerprint"),
         "corpus_warnings": [str(item) for item in warnings] if isinstance(warnings, list) else [],
         "spent": spent.reset_index().to_dict("records"),
-        "train_seconds": float(trials["train_seconds"].astype(float).sum()),
-        "evaluate_seconds": float(trials["evaluate_seconds"].astype(float).sum()),
+        "train_seconds": record.seconds("train_seconds"),
+        "evaluate_seconds": record.seconds("evaluate_seconds"),
     }
 
 

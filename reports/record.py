@@ -127,6 +127,10 @@ class StudyRecord:
             return self.results[self.results["number"] == self.finals[0].trials[0]].iloc[0]
         return self.results.sort_values(["wer", "number"]).iloc[0]
 
+    def seconds(self, column: str) -> float:
+        """Return what all trials spent together: `train_seconds` or `evaluate_seconds`."""
+        return float(self.trials[column].astype(float).sum())
+
     @cached_property
     def fixed_values(self) -> dict[str, float]:
         """Those of the six that the configuration holds fixed."""

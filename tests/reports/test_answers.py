@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -275,6 +276,10 @@ def test_answers_json_holds_what_the_page_says(files: reports.ReportFiles) -> No
         won = answers["best"]["values"][question["name"]]
         unlike = f"; the best trial has {won:g})"
         assert question["headline"].endswith(unlike) == (won != question["recommended"])
+    assert [check["id"] for check in answers["checks"]] == [c.id for c in files.checks.checks]
+    for check in answers["checks"]:
+        assert check["title"] in page
+        assert check["text"] in unescape(page)
 
 
 def test_answers_json_is_as_its_schema_says(files: reports.ReportFiles) -> None:

@@ -135,6 +135,20 @@ def test_mlflow_agrees_with_the_storage(finished: Finished) -> None:
         assert parent.data.tags[f"answer.{question['name']}"] == question["headline"]
 
 
+def test_the_answers_for_programs_agree_with_the_storage(finished: Finished) -> None:
+    answers = json.loads((finished.runs / "tiny" / "report" / "answers.json").read_text())
+    winner, *others = answers["finalists"]
+    assert [finalist["label"] for finalist in others]
+    assert [item["label"] for item in answers["comparisons"]] == [f["label"] for f in others]
+    for item, finalist in zip(answers["comparisons"], others, strict=True):
+        gap = finalist["test_wer"] - winner["test_wer"]
+        assert item["difference"] == pytest.approx(gap)
+        assert item["low"] <= gap <= item["high"]
+    trials = _trials(finished.runs)
+    for key in ("train_seconds", "evaluate_seconds"):
+        assert answers[key] == pytest.approx(sum(trial.user_attrs[key] for trial in trials))
+
+
 @needs_browser
 def test_a_browser_finds_the_six_answers(finished: Finished, browser: Chrome) -> None:
     report = finished.runs / "tiny" / "report"
