@@ -10,8 +10,7 @@ import functools
 import operator
 import re
 import typing
-from collections.abc import Iterator
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -322,26 +321,3 @@ def _searchable() -> dict[str, tuple[str, bool]]:
 
 SEARCHABLE = _searchable()
 """What may stand under `search`: name -> (section, whether a whole number)."""
-
-
-def known_keys() -> list[str]:
-    """The dotted paths of all keys that a study.yaml may have."""
-
-    def walk(kind: Any, path: str) -> Iterator[str]:
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            inner = {name: field.annotation for name, field in kind.model_fields.items()}
-        elif is_dataclass(kind):
-            inner = {name: hint for name, hint in typing.get_type_hints(kind).items()
-                     if not name.startswith("_")}  # fmt: skip
-        else:
-            return
-        for name, hint in inner.items():
-            yield f"{path}{name}"
-            yield from walk(hint, f"{path}{name}.")
-
-    keys = list(walk(StudyConfig, ""))
-    for corpus in CORPORA.values():
-        keys += walk(corpus, "corpus.")
-    for name in SEARCHABLE:
-        keys += [f"search.{name}", *walk(SearchRange, f"search.{name}.")]
-    return list(dict.fromkeys(keys))

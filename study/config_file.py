@@ -14,9 +14,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from study.config import SEARCHABLE, StudyConfig, known_keys
+from study.config import SEARCHABLE, StudyConfig
 from study.config_faults import faults
 from study.errors import InputError, nearest
+from study.keys import known_paths
 from study.tracking.address import redact
 
 
@@ -235,7 +236,7 @@ def _sentences(
 
 def _intended(path: str) -> str:
     """The known key that an unknown one may mean: the same name elsewhere, or a similar one."""
-    keys = known_keys()
+    keys = known_paths()
     if path in keys:
         return ", only another kind has it"
     name = path.rpartition(".")[2]

@@ -25,9 +25,10 @@ from optuna.trial import FrozenTrial
 from pydantic import ValidationError
 
 from study.budget import LEFT_OUT, refine_is_spent
-from study.config import SEARCHABLE, StudyConfig, known_keys
+from study.config import SEARCHABLE, StudyConfig
 from study.connection import open_storage
 from study.errors import InputError
+from study.keys import known_paths
 from study.leases import alone
 from study.pruner import SuccessiveHalving, rungs
 from study.sampler import OrderedSampler, derived_seed, even_sample
@@ -168,7 +169,7 @@ def _refuse_unknown_keys(config: StudyConfig, begun: dict[str, Any], plain: dict
     unknown = [
         path
         for path, _, now in _differences(begun["config"], plain)
-        if now is None and path not in known_keys()
+        if now is None and path not in known_paths()
     ]
     if unknown:
         version = begun.get("versions", {}).get("conformer-study")

@@ -11,6 +11,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "init ../corpora/mine",
         "init ../corpora/mine --to studies/mine.yaml --device cuda",
     ),
+    "keys": ("keys", "keys learning_rate", "keys gpu"),
     "run": (
         "run",
         "run studies/so762.yaml -o corpus.folder=PATH --device cuda",

@@ -18,7 +18,7 @@ from study.commands.options import (
     load_study,
     open_begun,
 )
-from study.errors import InputError
+from study.errors import InputError, nearest
 
 app = typer.Typer()
 PANEL = "Run a study"
@@ -42,6 +42,32 @@ def write_study(
     from study.init import init
 
     init(folder, to, device or "auto", console())
+
+
+@app.command(rich_help_panel=PANEL)
+def keys(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[WORD]...", help="What to look for.")
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="All of them, as docs/study-yaml.md has them.")
+    ] = False,
+) -> None:
+    """Look up the keys of study.yaml: what they do, what they take, their defaults.
+
+    With words, those whose name or description holds all of them.
+    """
+    from study import keys as known
+
+    if markdown:
+        print(known.as_markdown(), end="")
+        return
+    found = known.matching(words or [])
+    if not found:
+        asked = " ".join(words or [])
+        paths = [key.path for section in known.sections() for key in section.keys]
+        raise InputError(f"no key of study.yaml speaks of '{asked}'{nearest(asked, paths)}")
+    known.show(found, console())
 
 
 @app.command(rich_help_panel=PANEL)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from study.config import known_keys
 from study.config_file import load
 from study.errors import InputError
+from study.keys import known_paths
 from study.worker import device_of_workers, refuse_graphs
 from tests.faults.refusal import Refuse, refuse
 
@@ -107,8 +107,8 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path, refuse: Refuse, conte
 
 SCALARS = [
     key
-    for key in known_keys()
-    if not any(other.startswith(f"{key}.") for other in known_keys())
+    for key in known_paths()
+    if not any(other.startswith(f"{key}.") for other in known_paths())
     and not key.startswith(("search.", "anchors", "corpus."))
 ]
 

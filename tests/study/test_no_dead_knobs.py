@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from study.config import known_keys
+from study.keys import known_paths
 from study.storage import open_study
 from tests.model.test_config import KNOBS as NETWORK
 from tests.reports.planted_study import MIDDLE, Formula, conduct, planted_config
@@ -133,7 +133,7 @@ def test_every_key_is_tried() -> None:
         *(f"training.{name}" for name in TRAINING),
         *(f"features.{name}" for name in FEATURES),
     }
-    keys = [key for key in known_keys() if not key.startswith("search.")]
+    keys = [key for key in known_paths() if not key.startswith("search.")]
     sections = {key for key in keys if any(other.startswith(f"{key}.") for other in keys)}
     untried = [
         key
