@@ -39,6 +39,9 @@ USUAL_BAD = 0.01
 MOST_BAD = 0.1
 """Share of unusable utterances above which no file is written: the corpus is not what it should
 be."""
+KEY, OPTION = "corpus.allow_outside: true", "--allow-outside"
+"""How a study allows audio outside of its corpus's folder, as faults of lists say, and how `init`
+does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,8 @@ class Corpus:
     splits: list[SplitSummary]
     unusable: float
     """Share of its utterances, those among them whose letters are too many for CTC."""
+    allow_outside: bool = False
+    """Whether its lists may name audio outside of the folder."""
 
     @property
     def hours(self) -> float:
@@ -66,16 +71,21 @@ class Corpus:
         return max(max(split.seconds) for split in self.splits)
 
 
-def inspect(folder: Path) -> Corpus:
+def inspect(folder: Path, *, allow_outside: bool = False) -> Corpus:
     """Recognise and read the corpus of a folder.
 
-    Raises `InputError` where there is none, where its lists have faults, where a split is empty,
-    and where too much of it cannot be used.
+    Raises `InputError` where there is none, where its lists have faults (among them audio outside
+    of the folder, unless that is allowed), where a split is empty, and where too much of it cannot
+    be used.
     """
     found = recognise(folder)
     kind: Any = CORPORA[found.kind]
-    corpus = TypeAdapter(kind).validate_python({"folder": found.folder, **found.settings})
-    splits = summarise(corpus.read(Path()), shortest=WINDOW)
+    settings = {**found.settings, "allow_outside": allow_outside}
+    corpus = TypeAdapter(kind).validate_python({"folder": found.folder, **settings})
+    try:
+        splits = summarise(corpus.read(Path()), shortest=WINDOW)
+    except InputError as error:  # there is no file yet in which a key could be set
+        raise InputError(fault.replace(KEY, OPTION) for fault in error.faults) from None
     bad = [sentence for split in splits for sentence in split.bad]
     total = sum(len(split.usable) for split in splits) + len(bad)
     empty = [split.name for split in splits if not split.usable]
@@ -93,7 +103,7 @@ def inspect(folder: Path) -> Corpus:
             "letters than CTC can align"
         )
         raise InputError([f"{folder}: {what}", *bad[:10]])
-    return Corpus(found=found, splits=splits, unusable=unusable)
+    return Corpus(found=found, splits=splits, unusable=unusable, allow_outside=allow_outside)
 
 
 def tokens(corpus: Corpus) -> tuple[str, str]:
@@ -139,6 +149,7 @@ def text(corpus: Corpus, name: str, device: str) -> str:
         f"  kind: {corpus.found.kind}",
         f"  folder: {as_scalar(str(corpus.found.folder))}",
         *(f"  {key}: {_listed(value)}" for key, value in corpus.found.settings.items()),
+        *_permission(corpus.allow_outside),
         *_allowance(corpus.unusable),
         "",
         _note(f"features: {{mels: {scale.mels}}}", "bands; windows of 25 ms, 10 ms apart"),
@@ -194,6 +205,11 @@ def _allowance(unusable: float) -> list[str]:
     allowed = math.ceil(unusable * 100) / 100 + 0.01
     why = f"{unusable:.1%} are too short, unreadable or without text"
     return [_note(f"  max_bad_utterances: {allowed:g}", why)]
+
+
+def _permission(allow_outside: bool) -> list[str]:
+    """The key that lets lists name audio outside of the folder, where they may."""
+    return [_note("  allow_outside: true", "its lists may name audio outside")] * allow_outside
 
 
 def _facts(corpus: Corpus) -> list[str]:
@@ -258,7 +274,14 @@ def estimate(config: StudyConfig, corpus: Corpus, device: torch.device) -> float
     return trials * trial / 2 * (1 + EVALUATION_SHARE) / workers
 
 
-def init(folder: Path, to: Path | None, device: str, console: Console) -> Path:
+def init(
+    folder: Path,
+    to: Path | None,
+    device: str,
+    console: Console,
+    *,
+    allow_outside: bool = False,
+) -> Path:
     """Write a study of the corpus in a folder, and say what it will take.
 
     Raises `InputError` where the file is there already, and as `inspect` does.
@@ -270,7 +293,7 @@ def init(folder: Path, to: Path | None, device: str, console: Console) -> Path:
     # A study may be written where there is no GPU, for a machine that has one.
     chosen = device if device == "cuda" else choose_device(device).type
     with console.status("Looking at the corpus …"):
-        corpus = inspect(folder)
+        corpus = inspect(folder, allow_outside=allow_outside)
     content = text(corpus, name, chosen)
     config = from_text(file, content)  # a study that cannot be read would be in the way
     try:

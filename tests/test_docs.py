@@ -20,6 +20,7 @@ from typer.main import get_command
 from study import __main__
 from tests.command_line import CommandLine
 from tests.speech import write_corpus, write_tone
+from tests.study.data import layouts
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
@@ -103,6 +104,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study["tracking"] = {"enabled": False}  # its database takes longer to make than all the rest
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
     write_corpus(folder / "corpora" / "mine")
+    layouts.write_kaldi_elsewhere(folder / "corpora" / "kaldi")
     write_tone(folder / "recording.wav", 1.0)
     shutil.copytree(ROOT / "studies", folder / "studies")
     return folder

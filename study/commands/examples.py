@@ -10,6 +10,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "init": (
         "init ../corpora/mine",
         "init ../corpora/mine --to studies/mine.yaml --device cuda",
+        "init ../kaldi/egs/mine/s5 --allow-outside",
     ),
     "keys": ("keys", "keys learning_rate", "keys gpu"),
     "run": (

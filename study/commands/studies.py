@@ -32,6 +32,10 @@ def write_study(
         typer.Option(metavar="FILE", help="The file to write; by default the folder's name.yaml."),
     ] = None,
     device: Device = None,
+    allow_outside: Annotated[
+        bool,
+        typer.Option("--allow-outside", help="Let its lists name audio outside of the folder."),
+    ] = False,
 ) -> None:
     """Write a commented study for a corpus of yours.
 
@@ -41,7 +45,7 @@ def write_study(
     """
     from study.init import init
 
-    init(folder, to, device or "auto", console())
+    init(folder, to, device or "auto", console(), allow_outside=allow_outside)
 
 
 @app.command(rich_help_panel=PANEL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -46,9 +47,9 @@ def _corpus(hours: float, letters: str = "abcdefgh ", longest: float = 10.0) -> 
     )
 
 
-def _write(folder: Path, to: Path, device: str = "cpu") -> str:
+def _write(folder: Path, to: Path, device: str = "cpu", *, allow_outside: bool = False) -> str:
     console = Console(width=80, record=True, file=io.StringIO())
-    init(folder, to, device, console)
+    init(folder, to, device, console, allow_outside=allow_outside)
     return console.export_text()
 
 
@@ -163,6 +164,41 @@ def test_faults_of_the_lists_are_those_that_run_would_tell(tmp_path: Path) -> No
     with pytest.raises(InputError, match=r"dev.jsonl:1: not JSON"):
         _write(folder, tmp_path / "mine.yaml")
     assert not (tmp_path / "mine.yaml").exists()
+
+
+def test_audio_outside_of_the_folder_is_refused_by_the_name_of_the_option(tmp_path: Path) -> None:
+    folder = layouts.write_kaldi_elsewhere(tmp_path / "corpus")
+    with pytest.raises(InputError, match=r"wav.scp:1: .* outside of .* --allow-outside") as error:
+        _write(folder, tmp_path / "mine.yaml")
+    assert "corpus.allow_outside" not in str(error.value)  # there is no file yet to write that into
+    assert not (tmp_path / "mine.yaml").exists()
+
+
+def test_audio_outside_of_the_folder_is_read_where_that_is_allowed(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    _write(layouts.write_kaldi_elsewhere(tmp_path / "corpus"), file, allow_outside=True)
+    (line,) = (line for line in file.read_text().splitlines() if "allow_outside" in line)
+    assert re.fullmatch(r"  allow_outside: true +# .*audio outside.*", line)
+    console = Console(width=100, record=True, file=io.StringIO())
+    check(load(file, [f"runs={tmp_path / 'runs'}", "device=cpu"]), console)
+    assert "34 trials" in console.export_text()
+
+
+def test_a_corpus_in_its_folder_is_not_allowed_more(tmp_path: Path) -> None:
+    _write(write_corpus(tmp_path / "corpus"), tmp_path / "mine.yaml")
+    assert "allow_outside" not in (tmp_path / "mine.yaml").read_text()
+
+
+def test_the_command_lets_lists_name_audio_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command_line: CommandLine
+) -> None:
+    folder = layouts.write_kaldi_elsewhere(tmp_path / "corpus")
+    monkeypatch.chdir(tmp_path)
+    refused = command_line("init", folder)
+    assert refused.code == 2
+    assert "or allow this with --allow-outside" in refused.errors
+    assert command_line("init", folder, "--allow-outside").code == 0
+    assert load(Path("corpus.yaml")).model_dump()["corpus"]["allow_outside"] is True
 
 
 def test_a_corpus_that_is_mostly_unusable_is_refused(tmp_path: Path) -> None:

@@ -109,6 +109,15 @@ def write_kaldi(folder: Path) -> Path:
     return folder
 
 
+def write_kaldi_elsewhere(folder: Path) -> Path:
+    """The same as recipes leave them: absolute paths, to audio that lies beside the folder."""
+    audio = write_kaldi(folder).absolute().with_name(f"{folder.name}-audio")
+    (folder / "audio").rename(audio)
+    for table in folder.glob("data/*/wav.scp"):
+        table.write_text(table.read_text().replace("audio/", f"{audio}/"))
+    return folder
+
+
 def recording(name: str, path: str, seconds: float = 4.0, channels: int = 1) -> dict[str, Any]:
     """Lhotse's description of a recording."""
     return {
