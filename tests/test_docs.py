@@ -18,6 +18,7 @@ import yaml
 from typer.main import get_command
 
 from study import __main__
+from study.config_file import from_text
 from tests.command_line import CommandLine
 from tests.speech import write_corpus, write_tone
 from tests.study.data import layouts
@@ -55,7 +56,6 @@ PARSED = {
     "corpus studies/ksponspeech.yaml": "needs KsponSpeech",
     "check studies/ksponspeech.yaml": "needs KsponSpeech",
     "run studies/ksponspeech.yaml": "needs KsponSpeech and a GPU",
-    "count": "runs in tests/study/test_count.py",
 }
 OTHERS = ("make", "source", "python -m benchmarks", "conformer-study --install-completion",
           "pip install", "export", "cp", "git", "psql", "createdb", "ssh", "sbatch", "ray",
@@ -82,6 +82,13 @@ OURS = [
     (document, command.split(" -m study " if " -m study " in command else "conformer-study ", 1)[1])
     for document, command in ALL
     if re.match(r"(python -m study|conformer-study) ", command) and "--install-" not in command
+]
+SETTINGS = [
+    (document, block)
+    for document in DOCUMENTS
+    for block in re.findall(
+        r"^```yaml\n(.*?)^```", (ROOT / document).read_text(encoding="utf-8"), re.M | re.S
+    )
 ]
 
 
@@ -143,8 +150,7 @@ def test_the_commands_of_the_documents_do_what_they_say(
 
 def test_every_reason_not_to_run_a_command_is_of_a_command_that_is_there() -> None:
     used = {_why_not(command) for _, command in OURS}
-    begins = [begin for begin in PARSED if not any(c.startswith(begin) for _, c in OURS)]
-    assert set(begins) <= {"serve", "worker", "count"}  # of a document that others write
+    assert [begin for begin in PARSED if not any(c.startswith(begin) for _, c in OURS)] == []
     assert None in used
 
 
@@ -158,6 +164,12 @@ def test_whatever_else_the_documents_tell_to_type_is_there(document: str, comman
         assert f"\n{words[1]}: " in (ROOT / "Makefile").read_text()
     if command.startswith("python -m benchmarks"):
         assert (ROOT / f"{words[2].replace('.', '/')}.py").is_file()
+
+
+@pytest.mark.parametrize(("document", "settings"), SETTINGS)
+def test_a_study_takes_the_settings_of_the_documents(document: str, settings: str) -> None:
+    study = yaml.safe_load((ROOT / "tests" / "tiny_study.yaml").read_text())
+    from_text(Path(document), yaml.safe_dump(study | yaml.safe_load(settings)))
 
 
 @pytest.mark.parametrize("document", [d for d in DOCUMENTS if (ROOT / d).is_file()])
