@@ -2,6 +2,7 @@
 # make test   set up, then run the tests
 # make check  set up, then check format, lint, types and the layering of the packages
 # make audit  ask PyPI what vulnerabilities are known of the pinned packages
+# make clean  delete .venv, and runs: every study that was run here, with its report
 
 PYTHON ?= python3
 BIN := .venv/bin
