@@ -28,6 +28,7 @@ DOCUMENTS = [
     "README.md",
     "docs/first-study.md",
     "docs/your-corpus.md",
+    "docs/study-yaml.md",
     "docs/reading-a-report.md",
     "docs/on-a-gpu.md",
     "docs/answers.md",

@@ -57,9 +57,10 @@ def keys(
         bool, typer.Option("--markdown", help="All of them, as docs/study-yaml.md has them.")
     ] = False,
 ) -> None:
-    """Look up the keys of study.yaml: what they do, what they take, their defaults.
+    """Look up what may stand in study.yaml.
 
-    With words, those whose name or description holds all of them.
+    For each key: its default, what it takes, and what it does. With words, those keys whose name or
+    description holds all of them.
     """
     from study import keys as known
 
