@@ -26,7 +26,7 @@ from reports.landscape import axes_of
 from reports.noise import noise_checks
 from reports.questions import label_of
 from reports.rungs import evaluations_of, rung_checks, rung_panels, rungs_data
-from reports.trust import BAD, GOOD, LOOK, MARKS, MEANINGS, NOT_KNOWN, Check, graded, gravest
+from reports.trust import BAD, GOOD, LOOK, MARKS, MEANINGS, NOT_KNOWN, Check, Topic, graded, gravest
 from reports.wording import counted, number, percent
 
 if TYPE_CHECKING:
@@ -70,6 +70,11 @@ class ChecksData:
     """The figure: how early the final order shows; empty where that is not known."""
 
 
+_RECOGNITION = Topic("recognition", "The networks recognise speech")
+_FAILED = Topic("failures", "Few trials failed")
+_BUDGET = Topic("budget", "Budget long enough")
+
+
 def checks_data(record: StudyRecord) -> ChecksData:
     """Return every check of a study, finished or not."""
     rungs = rungs_data(record)
@@ -109,23 +114,18 @@ def _recognises(record: StudyRecord) -> Check:
     A network that says nothing has a WER of 100 %. Above 90 % it is `bad`: shapes are then ranked
     by how they fail. Above 50 % it is `look`.
     """
-
-    def check(status: str, text: str, remedy: str = "") -> Check:
-        title = "The networks recognise speech"
-        return Check(id="recognition", title=title, status=status, text=text, remedy=remedy)
-
     wers = record.results["wer"].astype(float)
     if wers.empty:
-        return check(NOT_KNOWN, "No trial has finished.")
+        return _RECOGNITION.found(NOT_KNOWN, "No trial has finished.")
     lowest = float(wers.min())
     status = graded(lowest, look=DEAF_LOOK, bad=DEAF_BAD)
     text = f"The lowest WER on dev is {percent(lowest)}."
     if status == GOOD:
-        return check(status, text)
+        return _RECOGNITION.found(status, text)
     text += " A network that says nothing has 100 %."
     if status == BAD:
         text += " So the shapes are ranked by how they fail, which says nothing of how they learn."
-    return check(
+    return _RECOGNITION.found(
         status,
         text,
         "Give the trials more steps (training.budget, smaller training.batch_seconds), more speech "
@@ -141,17 +141,12 @@ def _failures(record: StudyRecord) -> Check:
     Fisher's exact test, one-sided, p < 0.05 after Bonferroni's correction over all values. What
     is then known of that value is known from the trials that survived it: at least `look`.
     """
-
-    def check(status: str, text: str, remedy: str = "") -> Check:
-        title = "Few trials failed"
-        return Check(id="failures", title=title, status=status, text=text, remedy=remedy)
-
     ended = record.trials[record.trials["outcome"].isin(["finished", "pruned", *FAILURES])]
     if ended.empty:
-        return check(NOT_KNOWN, "No trial has ended yet.")
+        return _FAILED.found(NOT_KNOWN, "No trial has ended yet.")
     failed = ended["outcome"].isin(list(FAILURES)).to_numpy()
     if not failed.any():
-        return check(GOOD, f"None of {counted(len(ended), 'trial')} failed.")
+        return _FAILED.found(GOOD, f"None of {counted(len(ended), 'trial')} failed.")
     counts = ended[failed]["outcome"].value_counts()
     kinds = ", ".join(f"{counts[key]} {said}" for key, said in FAILURES.items() if key in counts)
     share = float(failed.mean())
@@ -169,7 +164,7 @@ def _failures(record: StudyRecord) -> Check:
         "out_of_memory": "use smaller batches or leave out the largest values",
     }
     told = "; ".join(remedies[key] for key in FAILURES if key in counts)
-    return check(status, text, "" if status == GOOD else f"{told[0].upper()}{told[1:]}.")
+    return _FAILED.found(status, text, "" if status == GOOD else f"{told[0].upper()}{told[1:]}.")
 
 
 def _cluster(record: StudyRecord, ended: pd.DataFrame, failed: np.ndarray) -> str:
@@ -212,18 +207,13 @@ def _falling(record: StudyRecord) -> Check:
     small ones (Spearman, p < 0.05), since a longer budget would then change the order; otherwise
     it is `look`.
     """
-
-    def check(status: str, text: str, remedy: str = "") -> Check:
-        title = "Budget long enough"
-        return Check(id="budget", title=title, status=status, text=text, remedy=remedy)
-
     falls = falls_data(record, evaluations_of(record))
     if len(falls) < _FEWEST_CURVES:
         text = (
             f"It takes {_FEWEST_CURVES} explore results that were evaluated on the way; there "
             f"{'is' if len(falls) == 1 else 'are'} {len(falls)}."
         )
-        return check(NOT_KNOWN, text)
+        return _BUDGET.found(NOT_KNOWN, text)
     falling = float((falls["fall"] > FALLING).mean())
     typical = float(falls["fall"].median())
     trend = (
@@ -243,7 +233,7 @@ def _falling(record: StudyRecord) -> Check:
             f" The larger the network, the {faster} it falls, so a longer budget may change the "
             "order."
         )
-    return check(
+    return _BUDGET.found(
         status, text, "" if status == GOOD else "Train longer, and see whether answers stay."
     )
 

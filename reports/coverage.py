@@ -19,7 +19,7 @@ from scipy.stats import qmc
 
 from reports.landscape import axes_of, places_of
 from reports.questions import label_of
-from reports.trust import BAD, GOOD, LOOK, NOT_KNOWN, Check, gravest
+from reports.trust import BAD, GOOD, LOOK, NOT_KNOWN, Check, Topic, gravest
 from reports.wording import counted, number
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ _STRATA = 4  # parts of a continuous range that count as its values
 _MOST = 500  # trials whose discrepancy is computed: its cost grows with their square
 _RANDOM = 60  # random samples to compare with
 
+_EXPLORE_SIZE = Topic("explore_size", "Enough explore trials")
+_COVERAGE = Topic("coverage", "Even cover of the space")
+
 
 def coverage_checks(record: StudyRecord) -> list[Check]:
     """Return the check of the number of explore trials, and that of how they cover the space."""
@@ -53,12 +56,8 @@ def coverage_checks(record: StudyRecord) -> list[Check]:
 
 
 def _size(trials: int, dimensions: int) -> Check:
-    def check(status: str, text: str, remedy: str = "") -> Check:
-        title = "Enough explore trials"
-        return Check(id="explore_size", title=title, status=status, text=text, remedy=remedy)
-
     if not dimensions:
-        return check(NOT_KNOWN, "Nothing was searched over more than one value.")
+        return _EXPLORE_SIZE.found(NOT_KNOWN, "Nothing was searched over more than one value.")
     wanted = PER_DIMENSION * dimensions
     said = "explore trial has" if trials == 1 else "explore trials have"
     text = (
@@ -66,21 +65,18 @@ def _size(trials: int, dimensions: int) -> Check:
         f"the rule of thumb asks for {PER_DIMENSION} for each, {wanted}."
     )
     if not trials:
-        return check(NOT_KNOWN, text, f"Set “explore: {{trials: {wanted}}}” and run the study on.")
+        return _EXPLORE_SIZE.found(
+            NOT_KNOWN, text, f"Set “explore: {{trials: {wanted}}}” and run the study on."
+        )
     status = GOOD if trials >= wanted else LOOK if trials >= FEW_PER_DIMENSION * dimensions else BAD
     remedy = f"Set “explore: {{trials: {wanted}}}” and run the study on." if status != GOOD else ""
-    return check(status, text, remedy)
+    return _EXPLORE_SIZE.found(status, text, remedy)
 
 
 def _spread(axes: list[Axis], places: Array) -> Check:
     """Count trials per value and per pair of values, and compare the evenness with chance."""
-
-    def check(status: str, text: str, remedy: str = "") -> Check:
-        title = "Even cover of the space"
-        return Check(id="coverage", title=title, status=status, text=text, remedy=remedy)
-
     if not axes or not len(places):
-        return check(NOT_KNOWN, "No finished explore trial lies in the search space.")
+        return _COVERAGE.found(NOT_KNOWN, "No finished explore trial lies in the search space.")
     sizes = [len(axis.searched.choices) or _STRATA for axis in axes]
     levels = np.stack(
         [_levels(axis, column) for axis, column in zip(axes, places.T, strict=True)], axis=1
@@ -114,7 +110,7 @@ def _spread(axes: list[Axis], places: Array) -> Check:
     remedy = (
         "" if status == GOOD else "Run more explore trials; see whether failed ones left holes."
     )
-    return check(status, " ".join(told), remedy)
+    return _COVERAGE.found(status, " ".join(told), remedy)
 
 
 def _levels(axis: Axis, places: Array) -> NDArray[np.int_]:

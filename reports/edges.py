@@ -9,7 +9,7 @@ a best value there is an answer. Beyond the largest width that was tried there m
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from scipy.stats import binom, mannwhitneyu
 from reports.finals import PHASE
 from reports.landscape import axes_of
 from reports.questions import QUESTIONS, edge_note, label_of
-from reports.trust import BAD, GOOD, LOOK, NOT_KNOWN, Check, gravest
+from reports.trust import BAD, GOOD, LOOK, NOT_KNOWN, Check, Topic, gravest
 from reports.verdicts import LOWEST
 from reports.wording import number
 
@@ -35,6 +35,9 @@ _FEWEST_ALIKE = 3  # trials with a value before it is compared with its neighbou
 _FALLING = 0.1  # one-sided p value, over all ends together, below which WER falls towards one
 _FEWEST_BEST = 3
 
+_BOUNDARY = Topic("boundary", "Best values inside their ranges")
+_LEARNING_RATE = Topic("learning_rate", "Learning rate inside its range")
+
 
 def edge_checks(record: StudyRecord) -> list[Check]:
     """Return the check of the ranges of the questions, and that of the learning rate."""
@@ -48,33 +51,15 @@ def _boundary(record: StudyRecord) -> Check:
     against those with the value beside it: a best trial alone may lie there by chance. The level
     is shared by all ends at which it lies, since with several one looks like it by chance.
     """
-
-    def check(status: str, text: str, remedy: str = "") -> Check:
-        title = "Best values inside their ranges"
-        return Check(id="boundary", title=title, status=status, text=text, remedy=remedy)
-
     axes = [axis for axis in axes_of(record) if axis.name != RATE]
     if record.best is None or len(record.results) < _FEWEST_BEST:
         text = f"There are too few finished trials ({len(record.results)}) to call one the best."
-        return check(NOT_KNOWN, text)
+        return _BOUNDARY.found(NOT_KNOWN, text)
     if not axes:
-        return check(NOT_KNOWN, "Nothing but the learning rate was searched over several values.")
-    best = [(axis, record.best[axis.column]) for axis in axes]
-    ends = [(a, float(v)) for a, v in best if not pd.isna(v) and edge_note(a.searched, float(v))]
-    movable = [
-        axis
-        for axis, value in ends
-        if value > LOWEST.get(axis.name, 0) or value >= axis.searched.high
-    ]
-    floor, open_ends, falling = [], [], []
-    for axis, value in ends:
-        said = _said(axis.name, value)
-        if axis not in movable:
-            floor.append(said)
-        elif _falls(record, axis, value, _FALLING / len(movable)):
-            falling.append(said)
-        else:
-            open_ends.append(said)
+        return _BOUNDARY.found(
+            NOT_KNOWN, "Nothing but the learning rate was searched over several values."
+        )
+    floor, open_ends, falling = _ends(record, record.best, axes)
     where = f"in the best trial, {record.best['number']}"
     told = []
     if falling:
@@ -95,7 +80,34 @@ def _boundary(record: StudyRecord) -> Check:
         told.append(f"Nothing lies beyond {' and '.join(floor)}, so that is no fault.")
     status = BAD if falling else LOOK if open_ends else GOOD
     remedy = "" if status == GOOD else "Widen these ranges, and run the study on."
-    return check(status, " ".join(told), remedy)
+    return _BOUNDARY.found(status, " ".join(told), remedy)
+
+
+def _ends(
+    record: StudyRecord, best: pd.Series[Any], axes: list[Axis]
+) -> tuple[list[str], list[str], list[str]]:
+    """Return the values of the best trial that lie at an end of their ranges, in words.
+
+    First those beyond which there is nothing, then those beyond which there may be something, then
+    those of them towards which WER falls.
+    """
+    values = [(axis, best[axis.column]) for axis in axes]
+    ends = [(a, float(v)) for a, v in values if not pd.isna(v) and edge_note(a.searched, float(v))]
+    movable = [
+        axis
+        for axis, value in ends
+        if value > LOWEST.get(axis.name, 0) or value >= axis.searched.high
+    ]
+    floor, open_ends, falling = [], [], []
+    for axis, value in ends:
+        said = _said(axis.name, value)
+        if axis not in movable:
+            floor.append(said)
+        elif _falls(record, axis, value, _FALLING / len(movable)):
+            falling.append(said)
+        else:
+            open_ends.append(said)
+    return floor, open_ends, falling
 
 
 def _said(name: str, value: float) -> str:
@@ -133,18 +145,15 @@ def _rate(record: StudyRecord) -> Check:
     the best quarter do. Half of them is `look` and two thirds `bad`, if chance is unlikely to
     do that (binomial, one-sided: below 5 % and 1 %).
     """
-
-    def check(status: str, text: str, remedy: str = "") -> Check:
-        title = "Learning rate inside its range"
-        return Check(id="learning_rate", title=title, status=status, text=text, remedy=remedy)
-
     axis = next((axis for axis in axes_of(record) if axis.name == RATE), None)
     if axis is None:
         text = (
             "The learning rate was not searched, so a shape may look worse only because the one "
             "rate of all trials does not suit it."
         )
-        return check(NOT_KNOWN, text, "Search it as a nuisance, so that the comparison is fair.")
+        return _LEARNING_RATE.found(
+            NOT_KNOWN, text, "Search it as a nuisance, so that the comparison is fair."
+        )
     results = record.results[record.results["phase"] != PHASE]
     columns = {"place": axis.column, "wer": "wer", "parameters": "parameters"}
     table = pd.DataFrame(
@@ -154,7 +163,7 @@ def _rate(record: StudyRecord) -> Check:
     table = table[np.isfinite(table["place"]) & np.isfinite(table["wer"])]
     if len(table) < 2 * _FEWEST_BEST:
         text = f"There are too few finished trials ({len(table)}) to see which rates do best."
-        return check(NOT_KNOWN, text)
+        return _LEARNING_RATE.found(NOT_KNOWN, text)
     groups = {"the best quarter of the trials": table}
     sized = table[np.isfinite(table["parameters"])].sort_values("parameters", ascending=False)
     largest = sized.head(len(sized) // 3)
@@ -177,7 +186,7 @@ def _rate(record: StudyRecord) -> Check:
     remedy = f"Widen its range at the {' and the '.join(sorted(ends))} end." if ends else ""
     if status != GOOD and not remedy:
         remedy = "Look at the panel of WER against the learning rate."
-    return check(status, f"{searched} {' '.join(told)}", remedy)
+    return _LEARNING_RATE.found(status, f"{searched} {' '.join(told)}", remedy)
 
 
 def _crowding(rows: pd.DataFrame, axis: Axis, name: str) -> tuple[str, str, str]:

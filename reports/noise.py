@@ -20,7 +20,7 @@ from scipy.stats import chi2, norm, t
 from reports.finals import PHASE
 from reports.questions import SIX
 from reports.trials import column_of
-from reports.trust import BAD, GOOD, LOOK, NOT_KNOWN, Check, graded
+from reports.trust import BAD, GOOD, LOOK, NOT_KNOWN, Check, Topic, graded
 from reports.wording import counted, percent, points
 
 if TYPE_CHECKING:
@@ -97,6 +97,11 @@ class _Claim:
         return max(error, chosen), sure + chosen
 
 
+_SEEDS = Topic("seeds", "Differences against the spread between seeds")
+_DEV_SIZE = Topic("dev_size", "Size of dev")
+_WINNER = Topic("winner", "Winner confirmed by fresh seeds")
+
+
 def seed_spread(record: StudyRecord) -> SeedSpread | None:
     """Pool the variance between seeds; None where no configuration was trained with two.
 
@@ -152,15 +157,10 @@ def _search(record: StudyRecord) -> pd.DataFrame:
 
 def _seeds(record: StudyRecord, spread: SeedSpread | None) -> Check:
     """Compare the lead of the best with what another seed would have changed."""
-
-    def check(status: str, text: str, remedy: str = "") -> Check:
-        title = "Differences against the spread between seeds"
-        return Check(id="seeds", title=title, status=status, text=text, remedy=remedy)
-
     repeat = "Repeat the best and the anchors with several seeds (“finalists: {seeds: 3}” or more)."
     if spread is None:
         text = "No configuration was trained with two seeds, so what a seed changes is not known."
-        return check(NOT_KNOWN, text, repeat)
+        return _SEEDS.found(NOT_KNOWN, text, repeat)
     claim = _claim(record)
     told = (
         f"Between seeds of one configuration WER varies by {points(spread.deviation)} (standard "
@@ -168,7 +168,9 @@ def _seeds(record: StudyRecord, spread: SeedSpread | None) -> Check:
         f"{counted(spread.configurations, 'configuration')})."
     )
     if claim is None:
-        return check(NOT_KNOWN, f"{told} There is nothing to compare the best trial with.", repeat)
+        return _SEEDS.found(
+            NOT_KNOWN, f"{told} There is nothing to compare the best trial with.", repeat
+        )
     lead, (usual, sure) = claim.lead, claim.luck(spread)
     status = GOOD if lead > sure else LOOK if lead > usual else BAD
     search = _search(record)["wer"].to_numpy(dtype=float)
@@ -179,7 +181,7 @@ def _seeds(record: StudyRecord, spread: SeedSpread | None) -> Check:
         f"{told} The best{best} is {points(lead)} better than {claim.rival}, {compared} the "
         f"{points(sure)} that luck with seeds alone can make. {_alike(alike, len(search))}"
     )
-    return check(status, text, "" if status == GOOD else repeat)
+    return _SEEDS.found(status, text, "" if status == GOOD else repeat)
 
 
 def _alike(alike: int, trials: int) -> str:
@@ -232,15 +234,11 @@ def _dev(record: StudyRecord) -> Check:
     Errors come in clusters, so it is rather larger; trials share their dev set, so between
     them it is rather smaller.
     """
-
-    def check(status: str, text: str, remedy: str = "") -> Check:
-        return Check(id="dev_size", title="Size of dev", status=status, text=text, remedy=remedy)
-
     splits = record.corpus.get("splits")
     dev = splits.get("dev") if isinstance(splits, dict) else None
     words = dev.get("words") if isinstance(dev, dict) else None
     if isinstance(words, bool) or not isinstance(words, int) or words < 1:
-        return check(NOT_KNOWN, "The study did not store how many words dev has.")
+        return _DEV_SIZE.found(NOT_KNOWN, "The study did not store how many words dev has.")
     one = f"Dev has {words:,} words, so one word moves a WER by {points(1 / words, 3)}."
     rows = record.results[record.results["even"]]
     wers = rows["wer"].to_numpy(dtype=float)
@@ -248,7 +246,7 @@ def _dev(record: StudyRecord) -> Check:
         text = (
             f"{one} There are too few finished explore trials ({len(wers)}) to compare that with."
         )
-        return check(NOT_KNOWN, text)
+        return _DEV_SIZE.found(NOT_KNOWN, text)
     # Of the middle half: a few trials that hardly learned would make any dev look large enough.
     spread = float(np.subtract(*np.quantile(wers, [0.75, 0.25]))) / (2 * float(norm.ppf(0.75)))
     error = math.sqrt(max(float(np.median(wers)), 1 / words) / words)
@@ -257,34 +255,18 @@ def _dev(record: StudyRecord) -> Check:
         f"alone; trials differ by {points(spread)} (standard deviation of the middle half)."
     )
     if spread == 0:
-        return check(BAD, told, "Score on more speech, or search where trials differ.")
+        return _DEV_SIZE.found(BAD, told, "Score on more speech, or search where trials differ.")
     status = graded(error / spread, look=DEV_LOOK, bad=DEV_BAD)
     wanted = math.ceil(words * (error / spread / DEV_LOOK) ** 2 / 100) * 100
     remedy = f"Score on more speech: about {wanted:,} words would do." if status != GOOD else ""
-    return check(status, told, remedy)
+    return _DEV_SIZE.found(status, told, remedy)
 
 
 def _winner(record: StudyRecord, spread: SeedSpread | None) -> Check:
     """Tell whether the lowest of many noisy readings was read again."""
-
-    def check(status: str, text: str, remedy: str = "") -> Check:
-        title = "Winner confirmed by fresh seeds"
-        return Check(id="winner", title=title, status=status, text=text, remedy=remedy)
-
     search, finals = _search(record), record.finals
-    if not finals and len(search) < 2:
-        return check(NOT_KNOWN, f"There {_are(len(search))} to choose among.")
     if not finals:
-        text = (
-            f"The best is the lowest of {len(search):,} single readings and was not trained again."
-        )
-        if spread is not None:
-            luck = spread.luck(len(search))
-            text += (
-                f" If all of them were equally good, the lowest would still lie {points(luck)} "
-                "below their mean by luck."
-            )
-        return check(LOOK, text, "Add finalists: the best configurations again, with fresh seeds.")
+        return _unconfirmed(search, spread)
     winner, others = finals[0], finals[1:]
     story, fell = _regression(finals, search)
     text = (
@@ -316,7 +298,23 @@ def _winner(record: StudyRecord, spread: SeedSpread | None) -> Check:
         status, remedy = BAD, "Do not take the lowest trial of the search; search on from here."
     elif fell:
         status, remedy = LOOK, f"{remedy} Do not take the lowest trial of the search.".strip()
-    return check(status, text, remedy)
+    return _WINNER.found(status, text, remedy)
+
+
+def _unconfirmed(search: pd.DataFrame, spread: SeedSpread | None) -> Check:
+    """Say how lucky the lowest of the search may be, where nothing was trained again."""
+    if len(search) < 2:
+        return _WINNER.found(NOT_KNOWN, f"There {_are(len(search))} to choose among.")
+    text = f"The best is the lowest of {len(search):,} single readings and was not trained again."
+    if spread is not None:
+        luck = spread.luck(len(search))
+        text += (
+            f" If all of them were equally good, the lowest would still lie {points(luck)} "
+            "below their mean by luck."
+        )
+    return _WINNER.found(
+        LOOK, text, "Add finalists: the best configurations again, with fresh seeds."
+    )
 
 
 def _are(trials: int) -> str:

@@ -26,7 +26,7 @@ from scipy.stats import rankdata
 from reports.finals import PHASE
 from reports.style import EXPLORE, INK, MUTED, Panel
 from reports.trials import number_or_none
-from reports.trust import BAD, GOOD, LOOK, NOT_KNOWN, Check
+from reports.trust import BAD, GOOD, LOOK, NOT_KNOWN, Check, Topic
 from reports.wording import counted, percent
 
 if TYPE_CHECKING:
@@ -93,6 +93,10 @@ class RungsData:
     """What pruning cost."""
     refusal: str
     """Why nothing is known of the foresight; empty if something is."""
+
+
+_RUNGS = Topic("rungs", "Rungs foresee the final order")
+_PRUNING = Topic("pruning", "What pruning cost")
 
 
 def rungs_data(record: StudyRecord) -> RungsData:
@@ -245,20 +249,19 @@ def _foresight(record: StudyRecord, data: RungsData) -> Check:
     `good` is a correlation of at least 0.7 whose interval begins at 0.5 or above, `bad` one below
     0.5 whose interval ends below 0.8, and `look` all between.
     """
-
-    def check(status: str, text: str, remedy: str = "") -> Check:
-        title = "Rungs foresee the final order"
-        return Check(id="rungs", title=title, status=status, text=text, remedy=remedy)
-
     if not data.rungs:
         if _unpruned(record):
-            return check(GOOD, "Nothing is compared before its end: the study does not prune.")
-        return check(NOT_KNOWN, "The study stored no rungs, and no trial was stopped at one.")
+            return _RUNGS.found(
+                GOOD, "Nothing is compared before its end: the study does not prune."
+            )
+        return _RUNGS.found(
+            NOT_KNOWN, "The study stored no rungs, and no trial was stopped at one."
+        )
     if data.refusal:
-        return check(NOT_KNOWN, data.refusal)
+        return _RUNGS.found(NOT_KNOWN, data.refusal)
     rows = [item for item in data.foresight if item.rung]
     if not rows:
-        return check(NOT_KNOWN, "No unpruned trials have evaluations at a rung.")
+        return _RUNGS.found(NOT_KNOWN, "No unpruned trials have evaluations at a rung.")
     told = "; ".join(
         f"at evaluation {row.evaluation} ({percent(row.share, 0)} of the budget) "
         f"{row.correlation:.2f} ({row.low:.2f} to {row.high:.2f}, {counted(row.trials, 'trial')})"
@@ -270,7 +273,7 @@ def _foresight(record: StudyRecord, data: RungsData) -> Check:
     status = GOOD if sure else BAD if wrong else LOOK
     text = f"Rank correlation of the standing at a rung with the final WER (95 % interval): {told}."
     remedy = "" if sure else "Compare later (a larger “refine: {first_rung: …}”), or prune less."
-    return check(status, text, remedy)
+    return _RUNGS.found(status, text, remedy)
 
 
 def _unpruned(record: StudyRecord) -> bool:
@@ -286,20 +289,15 @@ def _cost(record: StudyRecord, data: RungsData) -> Check:
     `bad` is a quarter or more of at least five, `look` any other that is not none, `good` none of
     at least five.
     """
-
-    def check(status: str, text: str, remedy: str = "") -> Check:
-        title = "What pruning cost"
-        return Check(id="pruning", title=title, status=status, text=text, remedy=remedy)
-
     spared = data.spared
     if not spared.pruned and _unpruned(record):
-        return check(GOOD, "Nothing was stopped early: the study does not prune.")
+        return _PRUNING.found(GOOD, "Nothing was stopped early: the study does not prune.")
     more = "Spare more trials (“refine: {survivors: 0.3}”), if pruning is to be measured."
     if not spared.survivors:
         text = (
             f"{counted(spared.pruned, 'trial')} stopped early, and none of the finished was spared."
         )
-        return check(NOT_KNOWN, text, more)
+        return _PRUNING.found(NOT_KNOWN, text, more)
     fate = (
         f"{spared.stopped}, of which {spared.among_best} ended in the best quarter of the search "
         "(about a quarter would, if rungs told nothing)"
@@ -312,12 +310,12 @@ def _cost(record: StudyRecord, data: RungsData) -> Check:
         "really stopped."
     )
     if spared.stopped < _FEWEST_SPARED and not spared.among_best:
-        return check(NOT_KNOWN, f"{text} That is too few to tell.", more)
+        return _PRUNING.found(NOT_KNOWN, f"{text} That is too few to tell.", more)
     share = spared.among_best / spared.stopped
     enough = spared.stopped >= _FEWEST_SPARED
     status = BAD if share >= 0.25 and enough else LOOK if spared.among_best else GOOD
     remedy = "" if status == GOOD else "Compare later (a larger “refine: {first_rung: …}”)."
-    return check(status, text, remedy)
+    return _PRUNING.found(status, text, remedy)
 
 
 def plot_rungs(axes: Axes, data: RungsData) -> None:

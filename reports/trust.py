@@ -1,6 +1,7 @@
 """One check of whether a study can be believed: a finding with a status, and what to do about it.
 
-    Check(id="dev_size", title="Size of dev", status=LOOK, text="One word of dev …", remedy="…")
+    size = Topic("dev_size", "Size of dev")
+    size.found(LOOK, "One word of dev …", "Score on more speech.")
 
 The statuses are a traffic light that is never told by its colour alone: each has a word and a mark.
 """
@@ -46,6 +47,21 @@ class Check:
     def mark(self) -> str:
         """Return the status as one character."""
         return MARKS[self.status]
+
+
+@dataclass(frozen=True)
+class Topic:
+    """What one check is about."""
+
+    id: str
+    """A short name, unique among the checks."""
+
+    title: str
+    """What is checked, in a few words."""
+
+    def found(self, status: str, text: str, remedy: str = "") -> Check:
+        """Return the check, with what was found."""
+        return Check(id=self.id, title=self.title, status=status, text=text, remedy=remedy)
 
 
 def gravest(*statuses: str) -> str:
