@@ -134,17 +134,32 @@ class RelativeAttention(nn.Module):
         nn.init.xavier_uniform_(self.position_bias)
 
     def forward(self, x: Tensor, positions: Tensor, mask: Tensor | None = None) -> Tensor:
-        """x `(B, T, D)`, positions `(2T - 1, D)`, mask `(B, 1, 1, T)` -> `(B, T, D)`."""
-        query, keys, values = (
-            self.query_key_value(x).unflatten(-1, (3, self.heads, -1)).unbind(2)
-        )  # (B, T, H, K) each
-        distances = self.position(positions).unflatten(-1, (self.heads, -1))  # (2T - 1, H, K)
-        scale = 1 / math.sqrt(query.shape[-1])
-        by_content = (query + self.content_bias).transpose(1, 2) * scale  # (B, H, T, K)
-        by_position = (query + self.position_bias).transpose(1, 2) * scale
-        scores = by_content @ keys.permute(0, 2, 3, 1)  # (B, H, T, T)
-        scores = scores + self._shift(by_position @ distances.permute(1, 2, 0))
-        return self.output(attend(scores, values.transpose(1, 2), mask, self.dropout))
+        """x `(B, T, D)`, positions `(2T - 1, D)`, mask `(B, 1, 1, T)` -> `(B, T, D)`.
+
+        Heads come first, so that the positions, which utterances share, are read where they lie.
+        """
+        batch, frames, dim = x.shape
+        width = dim // self.heads
+        three = self.query_key_value(x).view(batch, frames, 3, self.heads, width)
+        query, keys, values = three.permute(2, 3, 0, 1, 4).contiguous()  # (H, B, T, K) each
+        distances = self.position(positions).view(-1, self.heads, width)  # (2T - 1, H, K)
+        by_content = query + self.content_bias[:, None, None]
+        by_position = (query + self.position_bias[:, None, None]).flatten(1, 2)  # (H, B T, K)
+        by_position = by_position @ distances.permute(1, 2, 0)
+        scores = self._shift(by_position.unflatten(1, (batch, frames)))  # (H, B, T, T)
+        if mask is not None:
+            scores = scores + mask.transpose(0, 1).to(scores.dtype)
+        scale = 1 / math.sqrt(width)
+        scores = torch.baddbmm(
+            scores.flatten(0, 1),
+            by_content.flatten(0, 1),
+            keys.flatten(0, 1).mT,
+            beta=scale,
+            alpha=scale,
+        )  # (H B, T, T)
+        attended = self.dropout(scores.softmax(dim=-1)) @ values.flatten(0, 1)
+        attended = attended.unflatten(0, (self.heads, batch)).permute(1, 2, 0, 3)
+        return self.output(attended.flatten(2))  # (B, T, D)
 
     @staticmethod
     def _shift(scores: Tensor) -> Tensor:

@@ -10,9 +10,17 @@ Shapes: `B` batch, `T` frames, `D` encoder_dim.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 from torch.nn import functional
+
+aten = torch.ops.aten
+
+LONG = 9
+"""Frames of a kernel from which on `DepthwiseOnCpu` is faster than what torch does."""
 
 
 class MaskedBatchNorm(nn.Module):
@@ -65,6 +73,53 @@ class MaskedBatchNorm(nn.Module):
         self.running_var.lerp_(unbiased, self.momentum)
 
 
+class DepthwiseOnCpu(torch.autograd.Function):
+    """A depthwise convolution whose long kernels learn as fast as they are used.
+
+    The gradient of a kernel is what a depthwise convolution of the input gives, whose kernel is the
+    gradient of the output: the whole batch is one image then, with utterances for rows. What oneDNN
+    has for that gradient takes ten times as long. `_depthwise` says the same plainly; a test
+    compares them.
+    """
+
+    @staticmethod
+    def forward(context: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """x `(B, T, D)`, weight `(D, 1, K)` -> `(B, T, D)`."""
+        x = x.contiguous()
+        context.save_for_backward(x, weight)
+        return _depthwise(x, weight, bias)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradients of x, weight and bias."""
+        x, weight = context.saved_tensors
+        gradient = gradient.contiguous()
+        batch, frames, dim = x.shape
+        geometry = ((1, 1), (0, weight.shape[2] // 2), (1, 1), False, (0, 0), dim)
+        inner, _, _ = aten.convolution_backward(
+            gradient.transpose(1, 2).unsqueeze(2), x.transpose(1, 2).unsqueeze(2),
+            weight.unsqueeze(2), None, *geometry, (True, False, False),
+        )  # fmt: skip
+        # The stride of the one image says that channels come last, without which it is slow.
+        image = x.as_strided((1, dim, batch, frames), (x.numel(), 1, frames * dim, dim))
+        kernels = gradient.permute(2, 0, 1).unsqueeze(1)  # (D, 1, B, T)
+        found = aten.convolution(image, kernels, None, *geometry)  # (1, D, 1, K)
+        return inner.squeeze(2).transpose(1, 2), found.view_as(weight), gradient.sum((0, 1))
+
+
+def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    image, kernels = x.transpose(1, 2).unsqueeze(2), weight.unsqueeze(2)  # (B, D, 1, T)
+    padding = (0, weight.shape[2] // 2)
+    image = functional.conv2d(image, kernels, bias, padding=padding, groups=x.shape[-1])
+    return image.squeeze(2).transpose(1, 2)
+
+
+def _suits_cpu(x: Tensor, weight: Tensor) -> bool:
+    plain = not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
+    learns = torch.is_grad_enabled() and weight.requires_grad
+    return x.device.type == "cpu" and plain and learns and weight.shape[2] >= LONG
+
+
 class ConvolutionModule(nn.Module):
     """Pointwise, gate, depthwise, BatchNorm, swish, pointwise."""
 
@@ -93,8 +148,8 @@ class ConvolutionModule(nn.Module):
         As a convolution of an image of height 1 it takes `(B, T, D)` as it lies in memory, channels
         last, where `nn.Conv1d` would copy it to channels first and back.
         """
-        image = x.transpose(1, 2).unsqueeze(2)  # (B, D, 1, T)
-        weight, bias = self.depthwise.weight.unsqueeze(2), self.depthwise.bias  # (D, 1, 1, K)
-        padding = (0, self.depthwise.kernel_size[0] // 2)
-        image = functional.conv2d(image, weight, bias, padding=padding, groups=x.shape[-1])
-        return image.squeeze(2).transpose(1, 2)
+        weight, bias = self.depthwise.weight, self.depthwise.bias
+        if _suits_cpu(x, weight):
+            found: Tensor = DepthwiseOnCpu.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+            return found
+        return _depthwise(x, weight, bias)

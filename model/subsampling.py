@@ -31,10 +31,10 @@ def subsampled_length(length: Length) -> Length:
 class ConvolutionsOnCpu(torch.autograd.Function):
     """Both convolutions with their ReLUs, as the CPU does them fastest.
 
-    The first has one input channel, so it is one matrix product, and three of them are the second's
-    weight gradient: oneDNN takes five times and one and a half times as long (256 channels). ReLUs
-    and their gradients overwrite what nobody needs any more, as fresh memory costs a page fault
-    each 4 KiB. `convolutions` says the same plainly; a test compares them.
+    The first has one input channel, so it is one matrix product, and another for each utterance is
+    the second's weight gradient: oneDNN takes five times and one and a half times as long (256
+    channels). ReLUs and their gradients overwrite what nobody needs any more, as fresh memory costs
+    a page fault each 4 KiB. `convolutions` says the same plainly; a test compares them.
     """
 
     @staticmethod
@@ -48,8 +48,8 @@ class ConvolutionsOnCpu(torch.autograd.Function):
     ) -> Tensor:
         """Features `(B, T, F)`, weights `(C, 1, 3, 3)` and `(C, C, 3, 3)` -> `(B, C, T', F')`."""
         windows = features.unfold(1, 3, 2).unfold(2, 3, 2)  # (B, T / 2, F / 2, 3, 3)
-        patches = windows.reshape(-1, 9)
-        x = torch.addmm(first_bias, patches, first_weight.flatten(1).t()).relu_()
+        patches = windows.permute(3, 4, 0, 1, 2).reshape(9, -1)  # whole rows are copied
+        x = torch.addmm(first_bias, patches.t(), first_weight.flatten(1).t()).relu_()
         x = x.unflatten(0, windows.shape[:3]).permute(0, 3, 1, 2)
         y = functional.conv2d(x, second_weight, second_bias, stride=2).relu_()
         context.save_for_backward(patches, x, y, second_weight)
@@ -67,7 +67,7 @@ class ConvolutionsOnCpu(torch.autograd.Function):
         )  # fmt: skip
         aten.threshold_backward.grad_input(inner, x, 0, grad_input=inner)
         inner = inner.permute(0, 2, 3, 1).flatten(0, 2)  # (B T / 2 F / 2, C)
-        first = (patches.t() @ inner).t().reshape(-1, 1, 3, 3)  # a third of the time of its mirror
+        first = (patches @ inner).t().reshape(-1, 1, 3, 3)  # a third of the time of its mirror
         second = _weight_gradient(gradient.permute(0, 2, 3, 1), x.permute(0, 2, 3, 1))
         return None, first, inner.sum(0), second, gradient.sum((0, 2, 3))
 
@@ -75,19 +75,22 @@ class ConvolutionsOnCpu(torch.autograd.Function):
 def _weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
     """Of a 3×3 convolution of stride 2: `(B, T', F', C)` and `(B, T, F, C)` -> `(C, C, 3, 3)`.
 
-    In memory the three columns that a position reads of a row lie side by side: a row of the kernel
-    is one matrix product.
+    In memory the three columns that a position reads of a row lie side by side. What an utterance
+    reads is laid out where the last one's was: that much stays in the cache.
     """
     batch, frames, bands, channels = gradient.shape
-    rows = gradient.reshape(-1, channels)
     across, down = channels, x.shape[2] * channels
-    read = x.new_empty(batch, frames, bands, 3 * channels)
-    products = []
-    for row in range(3):
-        strides = (x.stride(0), 2 * down, 2 * across, 1)
-        read.copy_(x.as_strided(read.shape, strides, x.storage_offset() + row * down))
-        products.append((rows.t() @ read.flatten(0, 2)).unflatten(1, (3, channels)))
-    return torch.stack(products, dim=1).permute(0, 3, 1, 2)
+    reads = x.as_strided(
+        (batch, frames, bands, 3, 3 * channels),
+        (x.stride(0), 2 * down, 2 * across, down, 1),
+        x.storage_offset(),
+    )
+    read = x.new_empty(reads.shape[1:])
+    total = x.new_zeros(channels, 9 * channels)
+    for utterance in range(batch):
+        read.copy_(reads[utterance])
+        total.addmm_(gradient[utterance].flatten(0, 1).t(), read.view(-1, 9 * channels))
+    return total.view(channels, 3, 3, channels).permute(0, 3, 1, 2)
 
 
 def _suits_cpu(features: Tensor) -> bool:

@@ -169,13 +169,13 @@ class Batches:
         lengths = torch.tensor([len(part) for part in features])
         token_lengths = torch.tensor([len(part) for part in written])
         frames, tokens = frames or int(lengths.max()), tokens or int(token_lengths.max())
-        padded = np.zeros((len(members), frames, features[0].shape[1]), dtype=np.float32)
+        padded = np.zeros((len(members), frames, features[0].shape[1]), dtype=features[0].dtype)
         targets = np.full((len(members), tokens), IGNORED, dtype=np.int64)
         for row, (part, target) in enumerate(zip(features, written, strict=True)):
             padded[row, : len(part)] = part
             targets[row, : len(target)] = target
         return Batch(
-            features=torch.from_numpy(padded),
+            features=torch.from_numpy(padded).float(),
             lengths=lengths,
             tokens=torch.from_numpy(targets),
             token_lengths=token_lengths,

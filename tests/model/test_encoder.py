@@ -9,7 +9,7 @@ import torch
 
 from model.attention import RelativeAttention, relative_shift
 from model.config import NetworkConfig
-from model.convolution import ConvolutionModule, MaskedBatchNorm
+from model.convolution import LONG, ConvolutionModule, MaskedBatchNorm
 from model.encoder import ConformerEncoder
 from model.positions import RelativePositions, sinusoids
 from model.subsampling import SHORTEST, Conv2dSubsampling, subsampled_length
@@ -120,6 +120,21 @@ def test_batch_norm_agrees_with_torch_on_the_valid_frames() -> None:
     torch.testing.assert_close(ours.running_mean, reference.running_mean)
     torch.testing.assert_close(ours.running_var, reference.running_var)
     torch.testing.assert_close(ours.eval()(x), reference.eval()(x.mT).mT, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("kernel", [LONG - 2, LONG, 31])
+@pytest.mark.parametrize(("batch", "frames"), [(1, 1), (1, 40), (3, 4), (5, 61)])
+def test_depthwise_kernels_learn_as_torchs_own_do(kernel: int, batch: int, frames: int) -> None:
+    """Also where utterances are shorter than the kernel, and where the input is no whole tensor."""
+    module = ConvolutionModule(6, kernel).double()
+    x = torch.randn(batch, 6, frames, dtype=torch.float64).mT.requires_grad_()  # channels first
+    output = module._depthwise(x)
+    plain = module.depthwise(x.mT).mT
+    torch.testing.assert_close(output, plain)
+    weighting = torch.randn(6, batch, frames, dtype=torch.float64).permute(1, 2, 0)
+    over = (x, *module.depthwise.parameters())
+    found, expected = (torch.autograd.grad((y * weighting).sum(), over) for y in (output, plain))
+    torch.testing.assert_close(found, expected)
 
 
 def test_convolution_module_agrees_with_torch_layers() -> None:
