@@ -36,7 +36,7 @@ class Interaction:
     two: str
     """The second question's."""
     values: tuple[tuple[float, ...], tuple[float, ...]]
-    """Their values."""
+    """Values of each: all, or some of many (`Landscape.pair`)."""
     wers: Array
     """`(K, L)`: expected WER with each pair of values, the other four averaged."""
     size: float
@@ -73,7 +73,7 @@ def interactions_data(landscape: Landscape | str) -> tuple[Interaction, ...]:
 
 
 def _interaction(landscape: Landscape, one: str, two: str) -> Interaction:
-    draws = landscape.pair(one, two)
+    ones, twos, draws = landscape.pair(one, two)
     rest = (
         draws
         - draws.mean(axis=2, keepdims=True)
@@ -85,11 +85,10 @@ def _interaction(landscape: Landscape, one: str, two: str) -> Interaction:
     # The size of a draw is never 0; its part along the expected interaction can be, and below.
     along = (rest * expected).mean(axis=(1, 2)) / max(size, 1e-12)
     low, high = (float(q) for q in np.quantile(along, (0.025, 0.975)))
-    values = {axis.name: axis.values for axis in landscape.questions}
     return Interaction(
         one=one,
         two=two,
-        values=(values[one], values[two]),
+        values=(ones, twos),
         wers=draws.mean(axis=0),
         size=size,
         low=low,

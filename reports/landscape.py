@@ -14,6 +14,12 @@ are low, sharpen it there. A surface that is fitted to all of them is not misled
 a mean over trials would be, nor much by the luck with which a refine trial passed the pruner:
 `benchmarks/results/calibration.md` has the marks with and without them. Pruned trials have no final
 WER and stay out.
+
+A space of up to `MOST_SHAPES` shapes is read whole. A larger one has an even sample of them, which
+will not do for averages: the few of it that share a value, or a pair of values, differ from the
+next few in the other questions, too, and by the same luck in every draw, so that what the others do
+would look like an effect of the value, and like a sure one. Averages have samples of their own
+there: each value, or pair of values, is put into the same places of the other questions.
 """
 
 from __future__ import annotations
@@ -42,6 +48,12 @@ if TYPE_CHECKING:
 MOST_SHAPES = 4096
 """With more shapes in the space than this, an even sample of as many stands for all."""
 
+_BESIDE_A_VALUE = 64
+_BESIDE_A_PAIR = 16
+"""Places of the other questions at which a value, or a pair of values, is read in a space that is
+not read whole. With more the differences between values move by less than a tenth of their standard
+deviation, and the size of an interaction by less than that."""
+
 WIDENING = 1.1
 """Draws are spread about their mean by this factor: the fit alone knows a little too well how
 smooth the surface is, as `benchmarks/calibration.py` shows."""
@@ -49,6 +61,7 @@ smooth the surface is, as `benchmarks/calibration.py` shows."""
 _STEPS = 13  # places along the range of the one nuisance hyperparameter
 _NUISANCE_SAMPLE = 32  # places in the space of several
 _CONTINUOUS = 9  # values at which a continuous question is read
+_PAIRED = 9  # values of a question that are paired with others', in a space not read whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,25 +138,53 @@ class Landscape:
 
     def effect(self, name: str) -> tuple[tuple[float, ...], Array]:
         """Return the values of a question and `(S, K)` draws of the WER with each."""
-        column = [axis.name for axis in self.questions].index(name)
-        values = self.questions[column].values
-        groups = [np.isclose(self.shapes[:, column], value) for value in values]
-        return values, np.stack([self.draws[:, group].mean(axis=1) for group in groups], axis=1)
+        return self._effects[name]
 
-    def pair(self, one: str, two: str) -> Array:
-        """Return `(S, K, L)` draws of the WER with each pair of values of two questions."""
+    @cached_property
+    def _effects(self) -> dict[str, tuple[tuple[float, ...], Array]]:
+        return {
+            axis.name: (
+                axis.values,
+                np.stack(self._averages({axis.name: axis.values}, _BESIDE_A_VALUE), axis=1),
+            )
+            for axis in self.questions
+        }
+
+    def pair(self, one: str, two: str) -> tuple[tuple[float, ...], tuple[float, ...], Array]:
+        """Return values of two questions and `(S, K, L)` draws of the WER with each pair of them.
+
+        The values are all that there are, or some of many in a space that is not read whole.
+        """
+        values = {axis.name: axis.values for axis in self.questions}
+        ones, twos = (values[n] if self._whole else _some(values[n], _PAIRED) for n in (one, two))
+        table = np.array(self._averages({one: ones, two: twos}, _BESIDE_A_PAIR))
+        return ones, twos, np.moveaxis(table.reshape(len(ones), len(twos), -1), -1, 0)
+
+    @property
+    def _whole(self) -> bool:
+        """Whether `shapes` are all that there are."""
+        return len(self.shapes) == math.prod(len(axis.values) for axis in self.questions)
+
+    def _averages(self, values: dict[str, tuple[float, ...]], beside: int) -> list[Array]:
+        """Return `(S,)` draws of the WER with each combination of values, the others averaged.
+
+        Over all shapes that have it, or over an even sample of `beside` places of the others.
+        """
         names = [axis.name for axis in self.questions]
-        i, j = names.index(one), names.index(two)
-        table = [
-            [
-                self.draws[
-                    :, np.isclose(self.shapes[:, i], a) & np.isclose(self.shapes[:, j], b)
-                ].mean(axis=1)
-                for b in self.questions[j].values
-            ]
-            for a in self.questions[i].values
-        ]
-        return np.moveaxis(np.array(table), -1, 0)
+        own = [names.index(name) for name in values]
+        cells = list(product(*values.values()))
+        if self._whole:
+            chosen = (np.isclose(self.shapes[:, own], cell).all(axis=1) for cell in cells)
+            return [self.draws[:, shapes].mean(axis=1) for shapes in chosen]
+        rest = [column for column in range(len(names)) if column not in own]
+        others = _shapes([self.questions[column] for column in rest], beside, self.surrogate.seed)
+        places = np.empty((len(cells), len(others), len(names)))
+        places[:, :, rest] = others
+        for column, found in zip(own, zip(*cells, strict=True), strict=True):
+            axis = self.questions[column]
+            places[:, :, column] = np.array([[axis.place(value)] for value in found])
+        _, draws = _read(self.surrogate, places.reshape(-1, len(names)), len(self.axes))
+        return list(draws.reshape(len(draws), *places.shape[:2]).mean(axis=2).T)
 
     def best(self) -> dict[str, float]:
         """Return the shape, and its nuisances, with the lowest expected WER."""
@@ -182,9 +223,8 @@ def read_landscape(
     if np.ptp(wers) == 0:
         return "All finished trials have the same WER, so there is no effect to estimate."
     surrogate = Surrogate.fit(units, wers, floor=_half_a_word(record), seed=seed)
-    places = _shapes(questions, seed)
-    nuisance = _tuned(surrogate, places, len(axes) - len(questions))
-    draws = surrogate.paths(np.hstack([places, nuisance])).astype(float)
+    places = _shapes(questions, MOST_SHAPES, seed)
+    nuisance, draws = _read(surrogate, places, len(axes))
     told = surrogate.left_out()
     kept = surrogate.warp.inverse(surrogate.targets)
     return Landscape(
@@ -192,13 +232,19 @@ def read_landscape(
         surrogate=surrogate,
         shapes=_values(questions, places),
         nuisances=_values(axes[len(questions) :], nuisance),
-        draws=_widened(draws),
+        draws=draws,
         trials=len(surrogate.targets),
         known=len(wers),
         repeats=len(surrogate.units) - len(np.unique(surrogate.units, axis=0)),
         rank_correlation=float(spearmanr(told, kept).statistic) if np.ptp(told) else 0.0,
         explained=float(1 - ((told - kept) ** 2).sum() / ((kept - kept.mean()) ** 2).sum()),
     )
+
+
+def _read(surrogate: Surrogate, shapes: Array, dimensions: int) -> tuple[Array, Array]:
+    """Return for shapes `(M, Q)` the places of their nuisances `(M, D − Q)` and draws `(S, M)`."""
+    nuisance = _tuned(surrogate, shapes, dimensions - shapes.shape[1])
+    return nuisance, _widened(surrogate.paths(np.hstack([shapes, nuisance])).astype(float))
 
 
 def _widened(draws: Array) -> Array:
@@ -231,12 +277,12 @@ def _half_a_word(record: StudyRecord) -> float:
     return 0.5 / words if isinstance(words, int) and words > 0 else 1e-3
 
 
-def _shapes(questions: list[Axis], seed: int) -> Array:
-    """Return the places of all shapes, or of an even sample of them."""
+def _shapes(questions: Sequence[Axis], most: int, seed: int) -> Array:
+    """Return the places of all shapes, or of an even sample of `most` of them."""
     sides = [np.array([axis.place(value) for value in axis.values]) for axis in questions]
-    if math.prod(len(side) for side in sides) <= MOST_SHAPES:
+    if math.prod(len(side) for side in sides) <= most:
         return np.array(list(product(*sides)))
-    points = qmc.Sobol(len(sides), rng=seed).random(MOST_SHAPES)
+    points = qmc.Sobol(len(sides), rng=seed).random(most)
     return np.stack(
         [
             side[(point * len(side)).astype(int)]
@@ -244,6 +290,12 @@ def _shapes(questions: list[Axis], seed: int) -> Array:
         ],
         axis=1,
     )
+
+
+def _some(values: tuple[float, ...], most: int) -> tuple[float, ...]:
+    """Return values from the first to the last, evenly spread where there are more than `most`."""
+    chosen = np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(int)
+    return tuple(values[place] for place in chosen)
 
 
 def _tuned(surrogate: Surrogate, shapes: Array, dimensions: int) -> Array:

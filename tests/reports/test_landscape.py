@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations, product
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy.stats import qmc
 
-from reports.landscape import WIDENING, Axis, _widened
+from reports.interactions import interactions_data
+from reports.landscape import WIDENING, Axis, Landscape, _widened, read_landscape
 from reports.questions import edge_note
-from reports.record import Searched
+from reports.record import Searched, StudyRecord
+from tests.reports.planted import SPACE
+
+Places = dict[str, np.ndarray]
+"""Where trials lie, of each question: in [0, 1]."""
+
+LARGE: dict[str, Sequence[int]] = {
+    "encoder_layers": range(1, 17),
+    "encoder_dim": range(64, 513, 8),
+    "conv_kernel_size": range(3, 33, 2),
+    "decoder_layers": range(1, 7),
+}
+"""82,080 shapes: a pair has up to 912 cells."""
 
 RANGES = ((2e-4, 2e-3), (5e-4, 5e-3), (1e-4, 1e-2), (3e-4, 6e-3))
 
@@ -44,3 +61,95 @@ def test_draws_are_spread_about_their_mean_but_not_below_zero() -> None:
     found = _widened(draws)
     assert np.ptp(found[:, 0]) == pytest.approx(WIDENING * 0.02)
     assert found.min() == 0
+
+
+def _landscape(
+    space: Mapping[str, Sequence[int]], wer: Callable[[Places], np.ndarray], *, trials: int = 32
+) -> Landscape:
+    """What is read from an even sample of a space whose WERs have hardly any noise."""
+    points = qmc.Sobol(len(space), rng=0).random(trials)
+    places, values = {}, {}
+    for (name, side), column in zip(space.items(), points.T, strict=True):
+        row = (column * len(side)).astype(int)
+        places[name], values[name] = row / (len(side) - 1), np.array(side, dtype=float)[row]
+    noise = 0.001 * np.random.default_rng(0).standard_normal(trials)
+    record = StudyRecord(
+        name="large", config={}, corpus={}, versions={}, git_commit=None, hardware=None,
+        changes=[], trials=pd.DataFrame({**values, "wer": wer(places) + noise, "result": True}),
+        searched={
+            name: Searched(
+                name=name, role="scientific", low=side[0], high=side[-1], log=False,
+                choices=tuple(map(float, side)),
+            )
+            for name, side in space.items()
+        },
+        curves=pd.DataFrame(),
+    )  # fmt: skip
+    found = read_landscape(record)
+    assert isinstance(found, Landscape)
+    return found
+
+
+def _additive(places: Places) -> np.ndarray:
+    """Depth and width matter, each by itself; the kernel and the decoder do not."""
+    slopes = 0.08 * (1 - places["encoder_layers"]) + 0.06 * (1 - places["encoder_dim"])
+    return np.asarray(0.1 + slopes)
+
+
+def _crossed(places: Places) -> np.ndarray:
+    """Depth and width depend on each other."""
+    return np.asarray((places["encoder_layers"] - 0.5) * (places["encoder_dim"] - 0.5))
+
+
+def test_every_shape_of_a_small_space_counts_once() -> None:
+    landscape = _landscape(SPACE, _additive)
+    names = [axis.name for axis in landscape.questions]
+    assert len(landscape.shapes) == math.prod(map(len, SPACE.values()))
+    for name, column in zip(names, landscape.shapes.T, strict=True):
+        values, draws = landscape.effect(name)
+        assert values == tuple(map(float, SPACE[name]))
+        for value, found in zip(values, draws.T, strict=True):
+            np.testing.assert_array_equal(found, landscape.draws[:, column == value].mean(axis=1))
+    for one, two in combinations(names, 2):
+        ones, twos, draws = landscape.pair(one, two)
+        assert (ones, twos) == (tuple(map(float, SPACE[one])), tuple(map(float, SPACE[two])))
+        first, second = (landscape.shapes[:, names.index(name)] for name in (one, two))
+        for (i, a), (j, b) in product(enumerate(ones), enumerate(twos)):
+            both = (first == a) & (second == b)
+            np.testing.assert_array_equal(draws[:, i, j], landscape.draws[:, both].mean(axis=1))
+
+
+def test_a_large_space_has_no_interactions_that_are_those_of_its_sample() -> None:
+    for item in interactions_data(_landscape(LARGE, _additive)):
+        assert item.size < 0.001, item.sentence
+
+
+def test_an_interaction_of_a_large_space_is_found() -> None:
+    landscape = _landscape(LARGE, lambda places: _additive(places) + 0.1 * _crossed(places))
+    strongest = interactions_data(landscape)[0]
+    assert (strongest.one, strongest.two) == ("encoder_layers", "encoder_dim")
+    assert strongest.shown
+    ones, twos = strongest.values
+    assert (ones[0], ones[-1], len(ones)) == (1, 16, 9)
+    assert (twos[0], twos[-1], len(twos)) == (64, 512, 9)
+    assert set(ones) < set(LARGE["encoder_layers"]) and set(twos) < set(LARGE["encoder_dim"])
+
+
+def test_a_space_is_read_alike_whole_and_from_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wer(places: Places) -> np.ndarray:
+        return np.asarray(_additive(places) + 0.1 * _crossed(places))
+
+    whole = _landscape(SPACE, wer)
+    monkeypatch.setattr("reports.landscape.MOST_SHAPES", 256)
+    sampled = _landscape(SPACE, wer)
+    assert (len(whole.shapes), len(sampled.shapes)) == (1152, 256)
+    for name in SPACE:
+        values, expected = whole.effect(name)
+        assert sampled.effect(name)[0] == values
+        away = sampled.effect(name)[1] - expected
+        assert np.abs(away.mean(axis=0)).max() < 0.002
+        assert np.abs(away - away.mean(axis=1, keepdims=True)).mean() < 0.0005
+    known, found = interactions_data(whole)[0], interactions_data(sampled)[0]
+    assert (found.one, found.two, found.values) == (known.one, known.two, known.values)
+    assert found.size == pytest.approx(known.size, rel=0.05)
+    assert found.low == pytest.approx(known.low, rel=0.05)
