@@ -20,12 +20,35 @@ from study.data.batches import Batch, Batches
 from study.data.dataset import Dataset
 from study.progress import duration_in_words, shape_in_words
 from study.runner import describe_dataset, preflight
+from study.training.compute import Plain
 from study.training.config import TrainingConfig
 from study.training.loop import cost_on, total_steps
+from study.training.memory import shortage
+from study.training.step import autocast
 from study.worker import open_dataset
 
 EVALUATION_SHARE = 0.1
 """Seconds of evaluation and start-up per second of training, roughly."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepTime:
+    """How long the gradients of a batch take."""
+
+    seconds: float | None
+    """None where one utterance at a time is too much for the memory."""
+    parts: int
+    """In which the batch was computed, for each to fit."""
+
+    @property
+    def remark(self) -> str:
+        """What a network needs of memory that there is not; empty where there is enough."""
+        if self.seconds is None:
+            return "does not fit into memory: trials of such networks end as out of memory"
+        if self.parts == 1:
+            return ""
+        parts = f"{self.parts} parts or more"
+        return f"a batch does not fit into memory: trials will compute it in {parts}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +57,23 @@ class Extreme:
 
     values: dict[str, int]
     cost: Cost
-    trial_seconds: float
-    """What a trial of it should take."""
+    step: StepTime
+    steps: int
+    """Updates of its weights in a trial."""
+
+    @property
+    def trial_seconds(self) -> float | None:
+        """What a trial of it should take; None where it does not fit into memory."""
+        if self.step.seconds is None:
+            return None
+        return self.steps * self.step.seconds * (1 + EVALUATION_SHARE)
 
 
 def check(config: StudyConfig, console: Console) -> None:
     """Print the search space, the networks' sizes, the speech and the time that all should take.
 
     Raises `InputError` on whatever `run` would refuse. Nothing is trained: the time comes from a
-    timed step of the smallest and of the largest network on random numbers.
+    timed step of the smallest and of the largest network, whose weights are then thrown away.
     """
     device = preflight(config)
     with console.status("Preparing speech and features …"):
@@ -61,10 +92,11 @@ def check(config: StudyConfig, console: Console) -> None:
             highlight=False,
             soft_wrap=True,
         )
+        if extreme.step.remark:
+            console.print(f"{'':9} {extreme.step.remark}", highlight=False, soft_wrap=True)
     here = provenance.hardware(device.type)
     workers = crew_size(config, device.type, lambda sentence: console.print(sentence, style="dim"))
     total = config.trials + config.finalist_trials
-    seconds = total * (smallest.trial_seconds + largest.trial_seconds) / 2 / workers
     hours = "" if config.refine.hours is None else f" in {config.refine.hours:g} h at most"
     phases = (
         f"{len(config.anchors)} anchor{'s' * (len(config.anchors) != 1)}",
@@ -72,9 +104,14 @@ def check(config: StudyConfig, console: Console) -> None:
         f"{config.refine.trials} refine{hours}",
         f"{config.finalist_trials} of finalists",
     )
+    trials = f"{total} trials ({', '.join(phases)})"
+    least, most = smallest.trial_seconds, largest.trial_seconds
+    if least is None or most is None:
+        console.print(f"{trials}: how long they take is not known", highlight=False, soft_wrap=True)
+        return
     console.print(
-        f"{total} trials ({', '.join(phases)}) of {duration_in_words(smallest.trial_seconds)} to "
-        f"{duration_in_words(largest.trial_seconds)}: about {duration_in_words(seconds)} with "
+        f"{trials} of {duration_in_words(least)} to {duration_in_words(most)}: about "
+        f"{duration_in_words(total * (least + most) / 2 / workers)} with "
         f"{workers} worker{'s' * (workers > 1)} on "
         f"{f'machines like this one ({here})' if config.launcher.elsewhere else here}, "
         "less what pruning saves",
@@ -105,42 +142,73 @@ def _space_table(config: StudyConfig) -> Table:
 
 
 def _extreme(config: StudyConfig, dataset: Dataset, device: torch.device, end: int) -> Extreme:
-    """The network with the smallest (0) or largest (1) value of everything that is searched."""
+    """The network with the smallest (0) or largest (1) value of everything that is searched.
+
+    Its step is timed on a typical batch.
+    """
     network, training = config.at_end(end)
-    size = cost_on(network, dataset)
-    return Extreme(
-        values={name: getattr(network, name) for name in SHAPE},
-        cost=size,
-        trial_seconds=_trial_seconds(network, training, dataset, device),
-    )
-
-
-def _trial_seconds(
-    network: NetworkConfig, training: TrainingConfig, dataset: Dataset, device: torch.device
-) -> float:
-    """Steps of a trial times the seconds of a forward and backward pass on a typical batch."""
     batches = Batches(dataset.splits["train"], training.batch_seconds)
     order = batches.in_order()
     batch = batches.gather(order[len(order) // 2]).to(device)
-    seconds = step_seconds(network, batch, dataset.tokenizer.vocabulary, device)
-    steps = total_steps(network, training, dataset, batches)
-    return steps * seconds * (1 + EVALUATION_SHARE)
+    return Extreme(
+        values={name: getattr(network, name) for name in SHAPE},
+        cost=cost_on(network, dataset),
+        step=step_time(network, training, batch, dataset.tokenizer.vocabulary, device),
+        steps=total_steps(network, training, dataset, batches),
+    )
 
 
-def step_seconds(
-    network: NetworkConfig, batch: Batch, vocabulary: int, device: torch.device
+def step_time(
+    network: NetworkConfig,
+    training: TrainingConfig,
+    batch: Batch,
+    vocabulary: int,
+    device: torch.device,
+) -> StepTime:
+    """Time the gradients of a batch, which are nearly all of a step.
+
+    They are computed as in a trial: in its precision, and where memory runs out in twice as many
+    parts (`study.training.loop`); but operation by operation, whatever `training.execution` says.
+    """
+    parts = 1
+    while True:
+        seconds: float | None = None
+        try:
+            seconds = _step_seconds(network, training, batch, vocabulary, device, parts)
+        except (RuntimeError, MemoryError) as error:
+            if shortage(error) is None:
+                raise
+        if device.type == "cuda":  # outside of the handler, whose traceback holds the tensors
+            torch.cuda.empty_cache()
+        if seconds is not None or parts >= len(batch.members):
+            return StepTime(seconds=seconds, parts=parts)
+        parts *= 2
+
+
+def _step_seconds(
+    network: NetworkConfig,
+    training: TrainingConfig,
+    batch: Batch,
+    vocabulary: int,
+    device: torch.device,
+    parts: int,
 ) -> float:
-    """Seconds of a forward and backward pass on a batch."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1 if device.type == "cpu" else threads)  # as a worker does
-    recogniser = Recogniser(network, mels=batch.features.shape[2], vocabulary=vocabulary).to(device)
-    seconds = 0.0
-    for _ in range(2):  # the first pass sets things up
-        started = time.perf_counter()
-        losses = recogniser(batch.features, batch.lengths, batch.tokens, batch.token_lengths)
-        losses.total.backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds = time.perf_counter() - started
-    torch.set_num_threads(threads)
-    return seconds
+    try:
+        mels, total = batch.features.shape[2], len(batch.members)
+        recogniser = Recogniser(network, mels=mels, vocabulary=vocabulary).to(device)
+        compute = Plain(recogniser, autocast(training, device))
+        size = -(-total // parts)
+        seconds = 0.0
+        for _ in range(2):  # the first pass sets things up
+            started = time.perf_counter()
+            for start in range(0, total, size):
+                part = batch.part(start, start + size)
+                compute(part.features, part, len(part.members) / total)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            seconds = time.perf_counter() - started
+        return seconds
+    finally:
+        torch.set_num_threads(threads)

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from model.ctc import shortest_alignment
 from model.subsampling import subsampled_length
-from study.check import EVALUATION_SHARE, step_seconds
+from study.check import EVALUATION_SHARE, step_time
 from study.config import StudyConfig
 from study.config_file import as_scalar, from_text
 from study.corpus_summary import SplitSummary, shared, summarise
@@ -247,8 +247,11 @@ def study_name(plain: str) -> str:
     return kept.strip("-_.") or "study"
 
 
-def estimate(config: StudyConfig, corpus: Corpus, device: torch.device) -> float:
-    """Seconds that a study should take, from a step of its smallest and its largest network."""
+def estimate(config: StudyConfig, corpus: Corpus, device: torch.device) -> tuple[float | None, str]:
+    """Seconds that a study should take, from a step of its smallest and its largest network.
+
+    None where one of them does not fit into memory; and what the largest lacks of it, if anything.
+    """
     train = corpus.splits[0]
     mean = sum(train.seconds) / len(train.seconds)
     size = max(1, round(config.training.batch_seconds / mean))
@@ -266,12 +269,15 @@ def estimate(config: StudyConfig, corpus: Corpus, device: torch.device) -> float
         members=list(range(size)),
     ).to(device)
     steps = (config.training.budget.epochs or 1) * len(train.usable) / size
-    trial = sum(
-        steps * step_seconds(config.at_end(end)[0], batch, vocabulary, device) for end in (0, 1)
+    smallest, largest = (
+        step_time(*config.at_end(end), batch, vocabulary, device) for end in (0, 1)
     )
+    if smallest.seconds is None or largest.seconds is None:
+        return None, largest.remark
+    trial = steps * (smallest.seconds + largest.seconds) / 2 * (1 + EVALUATION_SHARE)
     workers = cores() if device.type == "cpu" else 1
     trials = config.trials + config.finalist_trials
-    return trials * trial / 2 * (1 + EVALUATION_SHARE) / workers
+    return trials * trial / workers, largest.remark
 
 
 def init(
@@ -315,10 +321,12 @@ def init(
     if chosen == "cuda" and not torch.cuda.is_available():
         console.print("The time it takes is told by check, where the GPU is.", highlight=False)
     else:
-        seconds = estimate(config, corpus, torch.device(chosen))
-        console.print(
-            f"about {duration_in_words(seconds)} on this machine, a first guess", highlight=False
-        )
+        seconds, lack = estimate(config, corpus, torch.device(chosen))
+        if seconds is not None:
+            said = f"about {duration_in_words(seconds)} on this machine, a first guess"
+            console.print(said, highlight=False)
+        if lack:
+            console.print(f"the largest network: {lack}", highlight=False, soft_wrap=True)
     named = shlex.quote(str(file))
     for line in (f"look     {command('check', named)}", f"run      {command('run', named)}"):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
