@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import shlex
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from study.corpus_summary import SplitSummary, shared, summarise
 from study.data.batches import Batch
 from study.data.layouts import Found, recognise
 from study.data.registry import CORPORA
+from study.data.tokens import PieceTokenizer
 from study.errors import InputError
 from study.invocation import command
 from study.progress import duration_in_words
@@ -119,9 +121,25 @@ def tokens(corpus: Corpus) -> tuple[str, str]:
         return "{kind: character}", (
             f"The texts have {characters} characters: pieces of words would hardly be fewer."
         )
+    if not _learnable(size, corpus.splits[0]):
+        words = len(corpus.splits[0].vocabulary)
+        return "{kind: character}", (
+            f"The texts have {characters} characters, and too few different words ({words}) for "
+            f"{size} pieces (bpe)."
+        )
     return f"{{kind: bpe, size: {size}}}", (
         f"Pieces of words, as many as the hours of speech can teach ({characters} characters)."
     )
+
+
+def _learnable(size: int, train: SplitSummary) -> bool:
+    """Whether so many pieces can be learnt from the transcripts, which trying takes seconds."""
+    with tempfile.TemporaryDirectory() as cache:
+        try:
+            PieceTokenizer.learn([utterance.text for utterance in train.usable], size, Path(cache))
+        except InputError:
+            return False
+    return True
 
 
 def text(corpus: Corpus, name: str, device: str) -> str:
@@ -300,7 +318,7 @@ def init(
     chosen = device if device == "cuda" else choose_device(device).type
     with console.status("Looking at the corpus …"):
         corpus = inspect(folder, allow_outside=allow_outside)
-    content = text(corpus, name, chosen)
+        content = text(corpus, name, chosen)
     config = from_text(file, content)  # a study that cannot be read would be in the way
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

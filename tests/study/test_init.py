@@ -6,6 +6,8 @@ import io
 import re
 import shlex
 import shutil
+from collections.abc import Sequence
+from itertools import cycle, islice, product
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from study.corpus_summary import SplitSummary
 from study.data.corpus import Utterance
 from study.data.layouts import LAYOUTS, SIGNS, Found, recognise
 from study.data.registry import CORPORA
+from study.data.tokens import PieceTokenizer
 from study.errors import InputError
 from study.init import Corpus, init, study_name, text, tokens
 from study.scales import SCALES, SMALL, scale_of
@@ -27,15 +30,21 @@ from tests.speech import write_corpus
 from tests.study.data import layouts
 from tests.study.data.layouts import BUILD
 
+SYLLABLES = ["".join(letters) for letters in product("abcdefgh", repeat=3)]
+"""512 different words."""
 
-def _corpus(hours: float, letters: str = "abcdefgh ", longest: float = 10.0) -> Corpus:
+
+def _corpus(hours: float, texts: Sequence[str] = SYLLABLES, longest: float = 10.0) -> Corpus:
     """So many hours of ten-second utterances, as `inspect` would find them."""
     count = max(1, round(hours * 360))
 
     def split(name: str, utterances: int) -> SplitSummary:
         return SplitSummary(
             name=name,
-            usable=[Utterance(id=f"{name}", audio=Path("a"), text=letters)] * utterances,
+            usable=[
+                Utterance(id=f"{name}", audio=Path("a"), text=spoken)
+                for spoken in islice(cycle(texts), utterances)
+            ],
             seconds=[longest] * utterances,
             bad=[],
         )
@@ -259,7 +268,17 @@ def test_tokens_suit_the_text() -> None:
     assert tokens(_corpus(1))[0] == "{kind: character}"
     assert tokens(_corpus(12))[0] == "{kind: bpe, size: 500}"
     hangul = "".join(map(chr, range(0xAC00, 0xAC00 + 800)))
-    assert tokens(_corpus(12, hangul))[0] == "{kind: character}"
+    assert tokens(_corpus(12, [hangul]))[0] == "{kind: character}"
+
+
+def test_pieces_that_cannot_be_learnt_are_not_asked_for(tmp_path: Path) -> None:
+    commands = ["light on", "light off", "stop"]
+    with pytest.raises(InputError, match="500 pieces cannot be learnt"):  # as run would say
+        PieceTokenizer.learn(commands, 500, tmp_path)
+    assert tokens(_corpus(18, commands)) == (
+        "{kind: character}",
+        "The texts have 11 characters, and too few different words (4) for 500 pieces (bpe).",
+    )
 
 
 @pytest.mark.parametrize(
