@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import operator
-import re
 import typing
 from dataclasses import fields, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from study.anchors import ANCHORS
 from study.data.config import FeatureConfig, TokenConfig
 from study.data.corpus import Corpus
 from study.data.registry import CORPORA
+from study.passwords import expand
 from study.space import Dimension, Number, SearchRange
 from study.training.config import TrainingConfig
 
@@ -244,10 +244,13 @@ class StudyConfig(_Section):
     @property
     def begun(self) -> bool:
         """Whether there may be such a study: false where its storage is a file that is missing."""
-        file = re.sub("^(sqlite:///|journal://)", "", self.storage_url)
-        if file == self.storage_url:
+        kind, _, place = self.storage_url.partition("://")
+        if kind not in FILES:
             return True
-        return Path(file).exists() and Path(file).stat().st_size > 0
+        if kind == "sqlite":
+            place = place.removeprefix("/").partition("?")[0]  # options of the connection follow
+        file = Path(expand(place))
+        return file.exists() and file.stat().st_size > 0
 
     @property
     def trials(self) -> int:

@@ -138,6 +138,25 @@ def test_a_study_of_before_there_were_kinds_goes_on(tmp_path: Path) -> None:
     assert tiny(tmp_path, "storage=null").storage == "auto"
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:///{}/study.db?timeout=60",
+        "sqlite:///${{FOLDER}}/study.db",
+        "journal://{}/what?.journal",
+        "journal",
+    ],
+)
+def test_a_study_in_a_file_has_begun_once_the_file_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("FOLDER", str(tmp_path))
+    config = tiny(tmp_path, f"storage={url.format(tmp_path)}")
+    assert not config.begun
+    create_study(config, ATTRIBUTES)
+    assert config.begun
+
+
 # ── A password is never shown again ──────────────────────────────────────────────────────
 
 
