@@ -135,14 +135,15 @@ class Watch:
         """An estimate from the seconds that trials took so far, with this many at a time.
 
         None as long as that is too little to tell. Trials that were stopped early count as they
-        are: those that are still to come are stopped as often.
+        are: those that are still to come are stopped as often. Those left out do not count.
         """
         under_way = sum(map(self.share, self.running))
-        done = len(self.finished) + under_way
+        left_out = len([t for t in self.finished if t.user_attrs.get("outcome") == LEFT_OUT])
+        done = len(self.finished) - left_out + under_way
         seconds = sum(seconds_of(trial) for trial in (*self.finished, *self.running))
         if done < ENOUGH or not seconds or not workers:
             return None
-        return seconds / done * (self.total - done) / workers
+        return seconds / done * (self.total - left_out - done) / workers
 
     def share(self, trial: FrozenTrial) -> float:
         """How much of its full budget a trial has had."""

@@ -14,6 +14,7 @@ import pytest
 from optuna.trial import TrialState
 from rich.console import Console
 
+from study.budget import LEFT_OUT
 from study.config import StudyConfig
 from study.config_file import load
 from study.finalists import enqueue
@@ -112,6 +113,18 @@ def test_the_time_left_is_that_of_the_trials_so_far(tmp_path: Path) -> None:
     for worker in ("one:1", "other:1"):
         _train(study, config, 0).set_user_attr("worker", worker)
     assert "about 6 min 40 s left" in _text(study, config)  # 10 trials, two at a time
+
+
+def test_trials_that_were_left_out_took_no_time_and_take_none(tmp_path: Path) -> None:
+    """What is still to come takes as long as what was trained."""
+    config = _config(tmp_path, "refine.trials=9")
+    study = _begin(config)
+    for _ in range(4):
+        _end(study, _train(study, config, 2), "finished", TrialState.COMPLETE)  # 80 seconds each
+    for _ in range(8):
+        _end(study, _train(study, config, 0), LEFT_OUT, TrialState.FAIL)
+    _train(study, config, 0)
+    assert "about 6 min 40 s left" in _text(study, config)  # this one and four finalists
 
 
 def test_a_worker_that_is_gone_is_not_alive(running: tuple[optuna.Study, StudyConfig]) -> None:
