@@ -28,7 +28,7 @@ from study.data.batches import Batches
 from study.data.dataset import Dataset
 from study.leases import alone
 from study.space import Number
-from study.storage import FINALIST, retried, search_is_over
+from study.storage import CHOSEN, FINALIST, grounds_of_choice, retried, search_is_over
 from study.training.evaluation import recognise, write_hypotheses
 from study.training.loop import EVALUATION_BATCH
 
@@ -86,13 +86,17 @@ def enqueue(config: StudyConfig, study: optuna.Study) -> int:
     Nothing is added before every trial of the search has an outcome. How many there are is what the
     study has it by now: a worker may have been started with a file that asks for others.
     """
-    if not search_is_over(study.get_trials(deepcopy=False)):
+    trials = study.get_trials(deepcopy=False)
+    if not search_is_over(trials):
         return 0
-    asked = study.user_attrs["config"]["finalists"]
-    config = config.model_copy(update={"finalists": FinalistsConfig.model_validate(asked)})
+    grounds = grounds_of_choice(study.user_attrs, trials)
+    asked = FinalistsConfig.model_validate(grounds["asked"])
+    config = config.model_copy(update={"finalists": asked})
     chosen = select(config, study)
     with alone(study._storage, config.name):
-        return _enqueue(config, study, chosen)
+        added = _enqueue(config, study, chosen)
+        study.set_user_attr(CHOSEN, grounds)
+    return added
 
 
 def _enqueue(config: StudyConfig, study: optuna.Study, chosen: list[Finalist]) -> int:

@@ -25,7 +25,7 @@ from model.config import SHAPE
 from study.budget import LEFT_OUT, seconds_of
 from study.config import StudyConfig
 from study.pruner import is_paused
-from study.storage import FINALIST, search_is_over
+from study.storage import finalists_are_chosen, search_is_over
 
 ENOUGH = 0.5
 """Trials, or parts of them, that an estimate of the time left needs."""
@@ -73,6 +73,8 @@ class Watch:
     console: Console
     began: float = field(default_factory=time.monotonic)
     trials: list[FrozenTrial] = field(default_factory=list)
+    chosen: bool = False
+    """Whether the finalists are among the trials."""
     _told: set[int] = field(default_factory=set)
     _remarked: dict[int, int] = field(default_factory=dict)
 
@@ -83,12 +85,12 @@ class Watch:
 
     @property
     def total(self) -> int:
-        """Trials that there are, or that there will be: finalists are chosen when the search ends.
+        """Trials that there are, or that there may be: finalists are chosen when the search ends.
 
-        Where nothing could be trained, there will be none.
+        Where it went on after that, they are chosen anew, and some of them are there already. Where
+        nothing could be trained, there will be none.
         """
-        chosen = any(t.user_attrs.get("phase") == FINALIST for t in self.trials)
-        if chosen or (search_is_over(self.trials) and self.best is None):
+        if self.chosen or (search_is_over(self.trials) and self.best is None):
             return len(self.trials)
         return len(self.trials) + self.config.finalist_trials
 
@@ -99,7 +101,9 @@ class Watch:
 
     def refresh(self) -> None:
         """Read the storage."""
+        attributes = self.study.user_attrs  # before the trials that they speak of
         self.trials = self.study.get_trials(deepcopy=False)
+        self.chosen = finalists_are_chosen(attributes, self.trials)
 
     @property
     def finished(self) -> list[FrozenTrial]:

@@ -12,7 +12,7 @@ import contextlib
 import json
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -49,6 +49,8 @@ PLACES = ("corpus.folder",)
 
 FINALIST = "finalist"
 """The phase of the trials that follow the search."""
+CHOSEN = "finalists_chosen"
+"""The study's attribute that says after what search they were chosen: `grounds_of_choice`."""
 
 warnings.filterwarnings("ignore", message="Fixed parameter .* is out of range")  # anchors may be
 
@@ -264,3 +266,27 @@ def _retry(study: optuna.Study) -> None:
 def search_is_over(trials: Iterable[FrozenTrial]) -> bool:
     """Whether every trial of explore and refine has an outcome."""
     return all(t.state.is_finished() for t in trials if t.user_attrs.get("phase") != FINALIST)
+
+
+def grounds_of_choice(
+    attributes: Mapping[str, Any], trials: Iterable[FrozenTrial]
+) -> dict[str, Any]:
+    """What the choice of finalists follows from: the trials of the search, and what is asked for.
+
+    `attributes` are the study's. Either grows when it is asked for more, and then finalists are to
+    be chosen anew.
+    """
+    searched = sum(trial.user_attrs.get("phase") != FINALIST for trial in trials)
+    return {"trials": searched, "asked": attributes.get("config", {}).get("finalists")}
+
+
+def finalists_are_chosen(attributes: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> bool:
+    """Whether all finalists that the search as it is by now will have are among the trials.
+
+    The study's attributes are to be read before its trials: they say so once all were added.
+    """
+    chosen = attributes.get(CHOSEN)
+    if chosen is not None:
+        return bool(chosen == grounds_of_choice(attributes, trials))
+    # A study of a version that did not say so: they are, where the search did not go on since.
+    return bool(trials) and trials[-1].user_attrs.get("phase") == FINALIST

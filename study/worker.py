@@ -27,7 +27,7 @@ from study.leases import Watcher, claim, hand_back
 from study.patience import PATIENCE
 from study.provenance import code_fingerprint
 from study.stopping import STOPPED, StopRequest
-from study.storage import FINALIST, open_study
+from study.storage import finalists_are_chosen, open_study
 from study.tracking.address import tracking_uri
 from study.tracking.runs import Tracker
 from study.tracking.store import Experiment
@@ -113,11 +113,10 @@ def more_may_come(config: StudyConfig, study: optuna.Study, watcher: Watcher) ->
     watcher.reclaim()
     if _unfinished(study):
         return True
-    if any(trial.user_attrs.get("phase") == FINALIST for trial in study.get_trials(deepcopy=False)):
-        return False
-    from study import finalists  # brings the libraries of the reports along
+    if not finalists_are_chosen(study.user_attrs, study.get_trials(deepcopy=False)):
+        from study import finalists  # brings the libraries of the reports along
 
-    finalists.enqueue(config, study)
+        finalists.enqueue(config, study)
     return _unfinished(study)  # another worker may have been the one to add them
 
 

@@ -17,7 +17,13 @@ from study.errors import InputError
 from study.finalists import enqueue, select
 from study.leases import Watcher, claim
 from study.sampler import OrderedSampler
-from study.storage import FINALIST, create_study, open_study, search_is_over
+from study.storage import (
+    FINALIST,
+    create_study,
+    finalists_are_chosen,
+    open_study,
+    search_is_over,
+)
 from study.worker import more_may_come
 from tests.reports.planted_study import MIDDLE, Formula, conduct, planted_config
 from tests.reports.test_answers import SURFACE
@@ -206,3 +212,41 @@ def test_a_worker_stays_where_another_was_the_first_to_add_them(
 
     monkeypatch.setattr(finalists, "select", meanwhile)
     assert more_may_come(config, study, Watcher(study))
+
+
+def test_when_a_search_that_went_on_ends_its_finalists_are_chosen_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its workers: `run` may be gone by then."""
+
+    def searched(trials: int, layers: int) -> tuple[StudyConfig, optuna.Study]:
+        values = {**MIDDLE, "encoder_layers": layers, "learning_rate": 1e-3}
+        best = Candidate(trial=None, values=values, expected=0.1)
+        monkeypatch.setattr("reports.candidates", lambda *_: [best])
+        finalists = {"top": 1, "seeds": 1, "anchors": False}
+        config = planted_config(
+            tmp_path, seed=0, explore={"trials": 2}, refine={"trials": trials}, finalists=finalists
+        )
+        study = create_study(config, ATTRIBUTES)
+        while (trial := claim(study)) is not None:
+            study.tell(trial, 0.5)
+        return config, study
+
+    config, study = searched(trials=0, layers=2)
+    assert more_may_come(config, study, Watcher(study))
+    config, study = searched(trials=1, layers=4)  # which trains the finalist as well
+    assert len(_finalists(study)) == 1
+    assert more_may_come(config, study, Watcher(study))
+    assert len(_finalists(study)) == 2
+    config, study = searched(trials=2, layers=4)
+    assert not more_may_come(config, study, Watcher(study))
+
+
+def test_of_a_version_that_did_not_say_so_the_last_trials_tell_whether_they_are_chosen() -> None:
+    searched, finalist = (
+        optuna.trial.create_trial(value=0.5, user_attrs={"phase": phase})
+        for phase in ("explore", FINALIST)
+    )
+    assert finalists_are_chosen({}, [searched, finalist])
+    assert not finalists_are_chosen({}, [searched])
+    assert not finalists_are_chosen({}, [searched, finalist, searched])

@@ -200,6 +200,27 @@ def test_a_search_without_its_finalists_is_not_finished(tmp_path: Path) -> None:
     assert "1 of 3 trials" in text
 
 
+def test_a_search_that_went_on_is_not_finished_before_its_finalists_are_chosen_anew(
+    tmp_path: Path,
+) -> None:
+    options = ["refine.trials=0", "anchors=[]"]
+    config = _config(tmp_path, "explore.trials=1", *options)
+    study = _begin(config)
+    _end(study, _train(study, config, 2), "finished", TrialState.COMPLETE)
+    assert enqueue(config, study) == 2
+    for _ in range(2):
+        _end(study, _train(study, config, 2), "finished", TrialState.COMPLETE)
+    assert "tiny · finished" in _text(study, config)
+    more = _config(tmp_path, "explore.trials=2", *options)
+    study = _begin(more)
+    assert "3 of 6 trials" in _text(study, more)
+    _end(study, _train(study, more, 2), "finished", TrialState.COMPLETE)
+    assert "tiny · interrupted" in _text(study, more)
+    for _ in range(enqueue(more, study)):
+        _end(study, _train(study, more, 2), "finished", TrialState.COMPLETE)
+    assert "tiny · finished" in _text(study, more)
+
+
 def test_what_a_study_was_begun_with_counts_and_not_its_file_of_today(tmp_path: Path) -> None:
     study = _begin(_config(tmp_path, "finalists.top=0", "finalists.anchors=false"))
     assert "0 of 7 trials" in _text(study, _config(tmp_path, "refine.trials=90"))
