@@ -8,8 +8,10 @@ is *promoted* then, and goes on from its checkpoint. Those that never are have b
 said when the search is over and nothing can promote them any more (`study.trial.settle`).
 
 Trials of phase 1 are compared with, never paused; so are a few of phase 2, drawn at random, which
-show what pruning costs. What a trial's place in this is stands in two of its user attributes:
-`paused`, the rung at which it waits, and `promoted`, the last rung from which it was let on.
+show what pruning costs. What a trial's place in this is stands in three of its user attributes:
+`paused`, the rung at which it waits, `promoted`, the last rung from which it was let on, and
+`passed`, the last one at which it was not paused. At none of them is it compared again, should it
+be interrupted: who is pruned does not depend on that.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from study.budget import can_be_left_out, refine_is_spent
+from study.connection import record
 
 INFORMATIVE = 0.8
 """A word error rate above this says little (a model that writes nothing has 1); the loss does."""
@@ -103,15 +106,19 @@ class SuccessiveHalving(optuna.pruners.BasePruner):
         self._factor = factor
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Whether a trial that was just evaluated should be paused."""
+        """Whether a trial that was just evaluated should be paused; records that it passed."""
         attributes = trial.user_attrs
         rung = len(attributes.get("evaluations", ()))
         if attributes.get("phase") != "refine" or attributes.get("survivor"):
             return False
-        if rung not in self.rungs or rung <= attributes.get("promoted", 0):
+        behind = max(attributes.get("promoted", 0), attributes.get("passed", 0))
+        if rung not in self.rungs or rung <= behind:
             return False
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-        return not leads(trial, others, rung, self._factor)
+        if not leads(trial, others, rung, self._factor):
+            return True
+        record(study._storage, trial._trial_id, {"passed": rung})
+        return False
 
     def promotable(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """The paused trials that may go on by now, in the order in which they should."""

@@ -226,6 +226,19 @@ def test_the_first_at_a_rung_goes_on() -> None:
     assert not _evaluated(_study([1], 2), [0.9]).should_prune()
 
 
+def test_a_trial_that_passed_a_rung_is_not_compared_there_again() -> None:
+    """It was interrupted before its next evaluation; better ones have come there meanwhile."""
+    study = _study([1, 2], 2)
+    trial = _evaluated(study, [0.5])
+    assert not trial.should_prune()
+    for _ in range(3):
+        _evaluated(study, [0.1, 0.1], phase="explore")
+    again = optuna.Trial(study, trial._trial_id)
+    assert not again.should_prune()
+    again.set_user_attr("evaluations", [{"wer": 0.5, "dev_loss": 0.5}] * 2)
+    assert again.should_prune()
+
+
 def test_the_queue_has_promoted_trials_first_and_paused_ones_not_at_all() -> None:
     study = _study([1], 2)
     for _ in range(2):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +262,24 @@ def test_an_interrupted_trial_goes_on_under_its_number(
     assert list(again.intermediate_values.values()) == [0.9, 0.8, 0.7, 0.6]
     assert again.user_attrs["train_seconds"] == 8
     assert len(laboratory.study.trials) == 7
+
+
+def test_a_trial_that_was_interrupted_after_it_passed_a_rung_goes_on(
+    perform: Perform, laboratory: Laboratory
+) -> None:
+    """Whatever came to the rung while it waited: undisturbed, it would not have been asked."""
+    for wer in (0.2, 0.3, 0.4, 0.5):
+        perform([0.9, wer, wer, wer])
+    assert perform([0.9, 0.25, Interrupted()])[0] == "stopped"
+    for _ in range(4):
+        better = asdict(_evaluation(2, 0.1))
+        laboratory.study.add_trial(
+            optuna.trial.create_trial(
+                value=0.1, user_attrs={"phase": "refine", "evaluations": [better, better]}
+            )
+        )
+    outcome, trial = perform([0.9, 0.25, 0.25, 0.25])
+    assert (outcome, trial.number) == ("finished", 4)
 
 
 def test_what_a_trial_is_is_recorded(perform: Perform, laboratory: Laboratory) -> None:
