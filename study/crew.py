@@ -10,10 +10,12 @@ from study import packing, provenance
 from study.config import FILES, JOURNAL_WORKERS, StudyConfig
 from study.launchers import LAUNCHERS, Worker
 from study.launchers.local import visible_gpus
+from study.stopping import LONGEST
 from study.worker import FAILED
 
-PATIENCE = 15
-"""Seconds that workers have to hand back their trials before they are killed."""
+PATIENCE = LONGEST + 7
+"""Seconds that workers have to hand back their trials before they are killed: they end by
+themselves, most of them at once, and those that write large checkpoints within `LONGEST`."""
 LOSSES = 5
 """Workers, for each that there should be, that may be killed without a trial ending in between."""
 

@@ -11,19 +11,37 @@ import select
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 STOPPED = 130
 """Exit code of a worker that was asked to stop."""
 DEADLINE = 8.0
-"""Seconds after which a worker that was asked to stop ends, whatever it does."""
+"""Seconds after which a worker that was asked to stop, and saves nothing meanwhile, ends."""
+LONGEST = 60.0
+"""Seconds after which it ends, whatever it does. Those who ask a worker to stop wait for longer."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 """What asks it: Ctrl-C, machines that end, and SLURM, whose warning reaches all of a job."""
 LOOK = 0.5
 """Seconds between looks at whether the parent still lives."""
 
+TICK = 0.1
+"""Seconds between looks at whether it saves, once it has been asked to stop."""
+
 asked = threading.Event()
 """Set once this process has been asked to stop: from then on nothing in it waits."""
+_saves = threading.Event()
+
+
+@contextmanager
+def saving() -> Iterator[None]:
+    """Within the block this process saves: a large checkpoint takes longer than `DEADLINE`."""
+    _saves.set()
+    try:
+        yield
+    finally:
+        _saves.clear()
 
 
 class StopRequest:
@@ -32,7 +50,8 @@ class StopRequest:
     Until `loaded` is called, while it imports libraries, it ends at once. Until `hold` is called it
     is ended by a `KeyboardInterrupt`, so that what it has begun to write is cleaned up. From then
     on it has a trial to hand back, and has to look whether to stop. Whatever still hangs after
-    `DEADLINE` seconds, such as a server that does not answer, is left behind: the process ends.
+    `DEADLINE` seconds, such as a server that does not answer, is left behind: the process ends. The
+    time in which it writes a checkpoint does not count, up to `LONGEST` seconds in all.
     """
 
     def __init__(self, parent: int | None) -> None:
@@ -82,5 +101,16 @@ class StopRequest:
             elif self._parent is not None and os.getppid() != self._parent:
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
         if self._loaded:
-            time.sleep(DEADLINE)
+            _wait_until_it_hangs()
         os._exit(STOPPED)
+
+
+def _wait_until_it_hangs() -> None:
+    """Return once nothing has been saved for `DEADLINE` seconds, or `LONGEST` are over."""
+    now = time.monotonic()
+    hangs, last = now + DEADLINE, now + LONGEST
+    while now < min(hangs, last):
+        if _saves.is_set():
+            hangs = now + DEADLINE
+        time.sleep(TICK)
+        now = time.monotonic()

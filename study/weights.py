@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from study.files import replacing
+from study.stopping import saving
 
 
 class Damaged(Exception):
@@ -27,7 +28,7 @@ def write(file: Path, state: dict[str, Any], *, keep: Path | None = None) -> Non
 
     Raises `Unwritable`, and leaves what was there, where there is no room.
     """
-    with replacing(file, keep=keep) as temporary, temporary.open("wb") as stream:
+    with saving(), replacing(file, keep=keep) as temporary, temporary.open("wb") as stream:
         torch.save(state, stream)
 
 

@@ -21,13 +21,15 @@ from typing import TYPE_CHECKING, Any
 from study.config import StudyConfig
 from study.errors import InputError
 from study.launchers.worker import command, environment
-from study.stopping import STOPPED
+from study.stopping import LONGEST, STOPPED
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
 WARNING = 90
 """Seconds between SLURM's signal and the end of a job."""
+PATIENCE = LONGEST + 7
+"""Seconds of these that a worker has to hand its trial back; then the job is queued again."""
 TAKEN_BACK = 600
 """Seconds in which SLURM ends a job that it has sent SIGTERM; beyond, somebody else has sent it."""
 
@@ -93,7 +95,7 @@ class Work:
         if self._process is not None:
             self._process.send_signal(signal.SIGTERM)
             try:
-                self._process.wait(WARNING / 2)
+                self._process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 self._process.kill()
         return DelayedSubmission(Work(self._command, self._folder))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from study import weights
+from study import stopping, weights
 from study.files import Unwritable, replacing, write_atomically
 
 CPU = torch.device("cpu")
@@ -61,6 +61,17 @@ def test_without_room_the_last_good_weights_stay(tmp_path: Path) -> None:
     assert weights.read(file, CPU)["x"][0] == 2
     assert weights.read(before, CPU)["x"][0] == 1
     assert _names(tmp_path) == {"a.pt", "a.previous.pt"}
+
+
+def test_while_weights_are_written_their_process_saves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a worker which is asked to stop is not taken to hang (`study.stopping`)."""
+    seen: list[bool] = []
+    monkeypatch.setattr(torch, "save", lambda *_: seen.append(stopping._saves.is_set()))
+    weights.write(tmp_path / "a.pt", {})
+    assert seen == [True]
+    assert not stopping._saves.is_set()
 
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from study.crew import Crew
 from study.crew import size as crew_size
 from study.errors import InputError, Unavailable
 from study.launchers import LAUNCHERS, Worker
-from study.stopping import STOPPED
+from study.stopping import DEADLINE, LONGEST, STOPPED
 from tests.study.storages import tiny
 
 STAND_IN = """
@@ -270,6 +270,12 @@ def test_workers_that_do_not_stop_are_killed(
     monkeypatch.setattr(crew_module, "PATIENCE", 0.2)
     Crew(config, 1).stop()
     assert started[0][1].asked == ["stop", "kill"]
+
+
+def test_whoever_asks_workers_to_stop_waits_for_longer_than_they_may_save() -> None:
+    slurm = sys.modules["study.launchers.slurm"]
+    assert DEADLINE < LONGEST < min(crew_module.PATIENCE, slurm.PATIENCE)
+    assert slurm.PATIENCE < slurm.WARNING - 15  # in which the job is queued again
 
 
 # ── SLURM ────────────────────────────────────────────────────────────────────────────────

@@ -15,19 +15,24 @@ from study.stopping import SIGNALS, STOPPED
 LISTEN = """
 import hashlib, os, signal, sys, time
 from study import stopping
-stopping.DEADLINE = {deadline}
+stopping.DEADLINE, stopping.LONGEST = {deadline}, {longest}
 stop = stopping.StopRequest({parent})
 """
 READY = "print('ready', flush=True)\n"
 SLEEPS = "try:\n print('ready', flush=True)\n time.sleep(60)\n"
 LOADED = LISTEN + "stop.loaded()\n"
 HOLDS = LOADED + "stop.hold()\n" + READY
+SAVES = """
+with stopping.saving():
+    time.sleep({seconds})
+print('saved', flush=True)
+"""
 
 
 def _start(
-    script: str, *, parent: int | None = None, deadline: float = 60
+    script: str, *, parent: int | None = None, deadline: float = 60, longest: float = 60
 ) -> subprocess.Popen[str]:
-    script = script.format(parent=parent, deadline=deadline)
+    script = script.format(parent=parent, deadline=deadline, longest=longest)
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
@@ -72,6 +77,25 @@ def test_one_that_hangs_in_a_library_ends_after_the_deadline() -> None:
     time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     assert _ends(process) == (STOPPED, "")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "longest", "then", "end"),
+    [
+        (1.5, 60, "sys.exit(7)", (7, "saved\n")),
+        (0.2, 60, "time.sleep(60)", (STOPPED, "saved\n")),
+        (60, 1, "", (STOPPED, "")),
+    ],
+    ids=["saves", "saved and hangs", "saves for too long"],
+)
+def test_one_that_saves_is_waited_for_within_reason(
+    seconds: float, longest: float, then: str, end: tuple[int, str]
+) -> None:
+    """A large checkpoint takes longer to write than what hangs is given."""
+    saves = SAVES.replace("{seconds}", str(seconds))
+    process = _start(HOLDS + saves + then, deadline=0.5, longest=longest)
+    process.send_signal(signal.SIGTERM)
+    assert _ends(process) == end
 
 
 def test_a_second_signal_does_not_interrupt_what_cleans_up() -> None:
