@@ -159,7 +159,7 @@ def read_study(storage: str | BaseStorage, study_name: str) -> StudyRecord:
     trials = sorted(study.get_trials(deepcopy=False), key=lambda trial: trial.number)
     attributes = redact(study.user_attrs)
     config = _dict(attributes.get("config"))
-    searched = _searched(_dict(config.get("search")), trials)
+    searched = _searched(_dict(attributes.get("space")) or _dict(config.get("search")), trials)
     return StudyRecord(
         name=study_name,
         config=config,
@@ -191,19 +191,22 @@ def _load(storage: str | BaseStorage, study_name: str) -> optuna.Study:
 
 
 def _searched(search: dict[str, Any], trials: Iterable[FrozenTrial]) -> dict[str, Searched]:
-    """Return what is varied, from the configuration or else from the trials' distributions."""
-    found = {name: _from_config(name, entry) for name, entry in search.items()}
+    """Return what is varied, as the study says it or else from the trials' distributions."""
+    distributions: dict[str, BaseDistribution] = {}
+    for trial in trials:
+        distributions.update(trial.distributions)
+    found = {name: _from_entry(name, e, distributions.get(name)) for name, e in search.items()}
     if not search:
-        distributions: dict[str, BaseDistribution] = {}
-        for trial in trials:
-            distributions.update(trial.distributions)
         found = {name: _from_distribution(name, item) for name, item in distributions.items()}
     order = {name: place for place, name in enumerate(SIX)}
     names = sorted(found, key=lambda name: (order.get(name, len(order)), name))
     return {name: item for name in names if (item := found[name]) is not None}
 
 
-def _from_config(name: str, entry: Any) -> Searched | None:
+def _from_entry(
+    name: str, entry: Any, distribution: BaseDistribution | None = None
+) -> Searched | None:
+    """Return what an entry of the study's space, or of an older one's configuration, describes."""
     entry = _dict(entry)
     role = str(entry.get("role", _usual_role(name)))
     choices = [number_or_none(choice) for choice in entry.get("choices") or []]
@@ -218,17 +221,27 @@ def _from_config(name: str, entry: Any) -> Searched | None:
     if low is None or high is None:
         return None
     log = bool(entry.get("log", False))
-    whole = isinstance(entry["low"], int) and isinstance(entry["high"], int)
-    step = number_or_none(entry.get("step")) or (1.0 if whole and not log else None)
+    whole = not log and _is_whole(entry, distribution)
+    step = number_or_none(entry.get("step")) or (1.0 if whole else None)
     return Searched(
         name=name, role=role, low=low, high=high, log=log, choices=_steps(low, high, step)
     )
 
 
+def _is_whole(entry: dict[str, Any], distribution: BaseDistribution | None) -> bool:
+    """Return whether a range is one of whole numbers, as trials drew from it.
+
+    What has whole ends may be continuous all the same: where no trial tells, that is a guess.
+    """
+    if isinstance(distribution, (IntDistribution, FloatDistribution)):
+        return isinstance(distribution, IntDistribution)
+    return isinstance(entry["low"], int) and isinstance(entry["high"], int)
+
+
 def _from_distribution(name: str, distribution: BaseDistribution) -> Searched | None:
     role = _usual_role(name)
     if isinstance(distribution, CategoricalDistribution):
-        return _from_config(name, {"choices": list(distribution.choices), "role": role})
+        return _from_entry(name, {"choices": list(distribution.choices), "role": role})
     if not isinstance(distribution, (IntDistribution, FloatDistribution)):
         return None
     low, high = float(distribution.low), float(distribution.high)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -126,6 +126,15 @@ class Dimension:
         if self.values and all(isinstance(value, int) for value in self.values):
             return trial.suggest_int(self.name, int(low), int(high))
         return trial.suggest_float(self.name, low, high, log=self.log)
+
+    def as_attribute(self) -> dict[str, Any]:
+        """What a study's storage keeps of it for readers: as under `search`, but in no doubt.
+
+        An ordered list names every value; the ends of a continuous range are floats.
+        """
+        if self.values:
+            return {"role": self.role, "choices": list(self.values)}
+        return {"role": self.role, "low": self.low, "high": self.high, "log": self.log}
 
     def describe(self) -> str:
         """The values in words, for people."""

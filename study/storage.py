@@ -91,11 +91,11 @@ def create_study(
 ) -> optuna.Study:
     """Create a study with all its trials waiting, or open it and add the trials that it lacks.
 
-    `attributes` describe the study to its readers; `corpus.fingerprint` among them must be that
-    with which the study began, unless `accept_changed_corpus`. That, and other code than before, is
-    kept for its readers under `changes`. With `retry_crashed`, each trial that crashed is put into
-    the queue once more. Raises `InputError` where the study was begun with other
-    settings.
+    `attributes` describe the study to its readers, beside its configuration and what it searches;
+    `corpus.fingerprint` among them must be that with which the study began, unless
+    `accept_changed_corpus`. That, and other code than before, is kept for its readers under
+    `changes`. With `retry_crashed`, each trial that crashed is put into the queue once more. Raises
+    `InputError` where the study was begun with other settings.
     """
     config.folder.mkdir(parents=True, exist_ok=True)
     storage = open_storage(config)
@@ -110,7 +110,9 @@ def create_study(
             if said := _changes(study, attributes):
                 attributes = {**attributes, "changes": [*begun.get("changes", []), *said]}
         created = begun.get("created", datetime.now(UTC).isoformat())
-        for name, value in {**attributes, "created": created, "config": plain}.items():
+        space = {name: dimension.as_attribute() for name, dimension in config.space.items()}
+        own = {"created": created, "config": plain, "space": space}
+        for name, value in {**attributes, **own}.items():
             study.set_user_attr(name, value)
         _enqueue(study, config)
         if retry_crashed:

@@ -89,6 +89,26 @@ def test_a_study_of_a_version_with_fewer_keys_goes_on(config: StudyConfig) -> No
         create_study(config, ATTRIBUTES)
 
 
+def test_what_is_searched_is_stored_for_those_who_read_the_study(tmp_path: Path) -> None:
+    """Whether whole numbers between two ends are meant, the configuration does not say."""
+    searched = "search.gradient_clip={low: 1, high: 10, role: nuisance}"
+    space = create_study(tiny(tmp_path, searched), ATTRIBUTES).user_attrs["space"]
+    assert list(space) == [*tiny(tmp_path).search, "gradient_clip"]
+    assert space["encoder_layers"] == {"role": "scientific", "choices": [1, 2]}
+    assert space["encoder_dim"] == {"role": "scientific", "choices": [8, 16]}
+    clip = {"role": "nuisance", "low": 1.0, "high": 10.0, "log": False}
+    assert space["gradient_clip"] == clip
+
+
+def test_a_study_that_was_begun_without_its_space_goes_on_and_has_it_then(tmp_path: Path) -> None:
+    study = create_study(tiny(tmp_path), ATTRIBUTES)
+    space = study.user_attrs["space"]
+    study.set_user_attr("space", None)
+    create_study(tiny(tmp_path, "explore.trials=5"), ATTRIBUTES)
+    assert len(study.trials) == 9
+    assert study.user_attrs["space"] == space
+
+
 def test_the_whole_budget_waits_in_the_order_of_the_phases(study: optuna.Study) -> None:
     assert {trial.state for trial in study.trials} == {TrialState.WAITING}
     assert _phases(study) == ["explore"] * 4 + ["refine"] * 3
