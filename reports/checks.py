@@ -174,8 +174,8 @@ def _cluster(record: StudyRecord, ended: pd.DataFrame, failed: np.ndarray) -> st
     found = []
     for axis in axes_of(record):
         values = ended[axis.column].to_numpy(dtype=float, na_value=np.nan)
-        if axis.searched.choices:
-            groups = {number(v): np.isclose(values, v) for v in axis.searched.choices}
+        if listed := axis.searched.listed:
+            groups = {number(v): np.isclose(values, v) for v in listed}
         else:
             edges = [axis.value(i / _STRATA) for i in range(_STRATA + 1)]
             groups = {

@@ -77,7 +77,7 @@ def _spread(axes: list[Axis], places: Array) -> Check:
     """Count trials per value and per pair of values, and compare the evenness with chance."""
     if not axes or not len(places):
         return _COVERAGE.found(NOT_KNOWN, "No finished explore trial lies in the search space.")
-    sizes = [len(axis.searched.choices) or _STRATA for axis in axes]
+    sizes = [len(axis.searched.listed) or _STRATA for axis in axes]
     levels = np.stack(
         [_levels(axis, column) for axis, column in zip(axes, places.T, strict=True)], axis=1
     )
@@ -115,8 +115,8 @@ def _spread(axes: list[Axis], places: Array) -> Check:
 
 def _levels(axis: Axis, places: Array) -> NDArray[np.int_]:
     """Return which value, or which part of a continuous range, each trial has: 0, 1, 2."""
-    if axis.searched.choices:
-        return np.rint(places * (len(axis.searched.choices) - 1)).astype(int)
+    if listed := axis.searched.listed:
+        return np.rint(places * (len(listed) - 1)).astype(int)
     return np.asarray(np.minimum((places * _STRATA).astype(int), _STRATA - 1))
 
 
@@ -124,7 +124,7 @@ def _rare(axes: list[Axis], levels: NDArray[np.int_]) -> list[tuple[str, str, in
     """Return the values with too few trials: hyperparameter, value in words, how many."""
     found = []
     for axis, column in zip(axes, levels.T, strict=True):
-        names = [number(choice) for choice in axis.searched.choices] or [
+        names = [number(choice) for choice in axis.searched.listed] or [
             f"{number(axis.value(i / _STRATA))} to {number(axis.value((i + 1) / _STRATA))}"
             for i in range(_STRATA)
         ]

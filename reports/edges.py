@@ -123,8 +123,8 @@ def _falls(record: StudyRecord, axis: Axis, value: float, level: float) -> bool:
     values, wers = (
         rows[name].to_numpy(dtype=float, na_value=np.nan) for name in (axis.column, "wer")
     )
-    if axis.searched.choices:
-        inner = sorted(axis.searched.choices, key=lambda choice: abs(choice - value))[:2]
+    if axis.searched.listed:
+        inner = sorted(axis.searched.listed, key=lambda choice: abs(choice - value))[:2]
         here, beside = (wers[np.isclose(values, choice)] for choice in inner)
     else:
         places = np.array([axis.place(v) for v in values])
@@ -192,8 +192,8 @@ def _rate(record: StudyRecord) -> Check:
 def _crowding(rows: pd.DataFrame, axis: Axis, name: str) -> tuple[str, str, str]:
     """Return the status of a group of trials, the end at which its best crowd, and a sentence."""
     best = rows.sort_values("wer").head(max(_FEWEST_BEST, math.ceil(len(rows) / 4)))
-    if axis.searched.choices:
-        chance = 1 / len(axis.searched.choices)
+    if axis.searched.listed:
+        chance = 1 / len(axis.searched.listed)
         at = {"lower": int((best["place"] == 0).sum()), "upper": int((best["place"] == 1).sum())}
     else:
         chance = OUTER
@@ -206,7 +206,7 @@ def _crowding(rows: pd.DataFrame, axis: Axis, name: str) -> tuple[str, str, str]
     status = GOOD
     if share >= 1 / 2 and luck < 0.05:
         status = BAD if share >= 2 / 3 and luck < 0.01 else LOOK
-    if axis.searched.choices:
+    if axis.searched.listed:
         where = f"{at['lower']} of {len(best)} have the lowest and {at['upper']} the highest"
     else:
         middle = number(axis.value(float(best["place"].median())))

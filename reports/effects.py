@@ -125,7 +125,7 @@ def _effect(record: StudyRecord, name: str, effect: tuple[ValueEffect, ...]) -> 
         }
     ).reset_index(drop=True)
     searched = record.searched.get(name)
-    continuous = searched is not None and not searched.choices
+    continuous = searched is not None and not searched.listed
     even = trials[trials["even"]]
     medians = pd.DataFrame({"value": even[column].astype(float), "wer": even["wer"].astype(float)})
     medians = medians.groupby("value")["wer"].agg(wer="median", n="size").reset_index()

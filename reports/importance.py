@@ -160,7 +160,7 @@ def _space(
     points = pd.DataFrame(index=trials.index)
     for name, column in varied.items():
         values, searched = trials[column].astype(float), record.searched[name]
-        if searched.choices and name in SIX:
+        if searched.listed and name in SIX:
             ranks = {value: rank for rank, value in enumerate(values_of(record, name))}
             space[name] = IntDistribution(0, len(ranks) - 1)
             points[name] = values.map(ranks).astype(int)

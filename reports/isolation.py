@@ -40,7 +40,7 @@ def isolation_data(record: StudyRecord) -> tuple[IsolationData, ...]:
     found = []
     for question in QUESTIONS:
         searched = record.searched.get(question.name)
-        if searched is None or not searched.choices:
+        if searched is None or not searched.listed:
             continue
         values = results[question.name].astype(float)
         rows = results[np.array([searched.allows(v) for v in values], dtype=bool)]

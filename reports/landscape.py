@@ -60,7 +60,7 @@ smooth the surface is, as `benchmarks/calibration.py` shows."""
 
 _STEPS = 13  # places along the range of the one nuisance hyperparameter
 _NUISANCE_SAMPLE = 32  # places in the space of several
-_CONTINUOUS = 9  # values at which a continuous question is read
+_OF_A_RANGE = 9  # values at which a continuous question, or a long list, is read
 _PAIRED = 9  # values of a question that are paired with others', in a space not read whole
 
 
@@ -76,12 +76,14 @@ class Axis:
     @property
     def values(self) -> tuple[float, ...]:
         """The values at which it is read."""
-        return self.searched.choices or tuple(
-            self.value(place) for place in np.linspace(0, 1, _CONTINUOUS)
+        return self.searched.listed or tuple(
+            self.value(place) for place in np.linspace(0, 1, _OF_A_RANGE)
         )
 
     def value(self, place: float) -> float:
-        """Return the value at a place of a continuous range."""
+        """Return the value at a place: of a list, the nearest of its own."""
+        if choices := self.searched.choices:
+            return choices[round(place * (len(choices) - 1))]
         low, high = self.searched.low, self.searched.high
         if place in (0, 1):  # as they stand in the study: exp(log(high)) may lie beyond
             return high if place else low

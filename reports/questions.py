@@ -146,15 +146,15 @@ def question_data(record: StudyRecord) -> tuple[QuestionData, ...]:
 def edge_note(searched: Searched | None, value: float | None) -> str:
     """Say whether a value is at the end of its searched range or outside of it; else say nothing.
 
-    For a continuous range the outer 2 % on either side (of the logarithm, on a log scale) count
-    as its end: no sampler lands exactly on it.
+    For a continuous range or a long list the outer 2 % on either side (of the logarithm, on a log
+    scale) count as its end: no sampler lands exactly on it.
     """
     if searched is None or value is None or searched.low == searched.high:
         return ""
     if not searched.spans(value):
         return "outside the searched range"
-    if searched.choices:
-        at_edge = value in (searched.choices[0], searched.choices[-1])
+    if searched.listed:
+        at_edge = value in (searched.low, searched.high)
     else:
         scale = math.log if searched.log and searched.low > 0 else float
         low, high, here = scale(searched.low), scale(searched.high), scale(value)
@@ -163,10 +163,10 @@ def edge_note(searched: Searched | None, value: float | None) -> str:
 
 
 def values_of(record: StudyRecord, name: str) -> list[float]:
-    """Return every value of a hyperparameter that matters: its choices and what results have."""
+    """Return every value of a hyperparameter that matters: what is listed and what results have."""
     searched = record.searched.get(name)
     seen = record.results[name].dropna()
-    return sorted({float(v) for v in seen} | set(searched.choices if searched else ()))
+    return sorted({float(v) for v in seen} | set(searched.listed if searched else ()))
 
 
 def _one(record: StudyRecord, question: Question) -> QuestionData:

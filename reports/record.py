@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 _ROUNDING = 1e-9  # of a value, when it was computed from a place in its range
-_MOST_CHOICES = 64  # an integer range with more values than this is shown as continuous
+_LONGEST = 10_000  # values of a list; what has more, in a study from elsewhere, is continuous
+_MOST_LISTED = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,15 @@ class Searched:
     """Whether it is sampled evenly in its logarithm."""
 
     choices: tuple[float, ...]
-    """Every value it can take, ascending; empty when it is continuous."""
+    """Every value it can take, ascending, however many; empty when it is continuous."""
+
+    @property
+    def listed(self) -> tuple[float, ...]:
+        """Its choices, where they are few enough to be told one by one.
+
+        Of more there are hardly two trials with the same one: they are shown as a range.
+        """
+        return self.choices if len(self.choices) <= _MOST_LISTED else ()
 
     def allows(self, value: float) -> bool:
         """Return whether the search could draw this value."""
@@ -222,10 +231,9 @@ def _from_entry(
         return None
     log = bool(entry.get("log", False))
     whole = not log and _is_whole(entry, distribution)
-    step = number_or_none(entry.get("step")) or (1.0 if whole else None)
-    return Searched(
-        name=name, role=role, low=low, high=high, log=log, choices=_steps(low, high, step)
-    )
+    steps = _steps(low, high, number_or_none(entry.get("step")) or (1.0 if whole else None))
+    high = steps[-1] if steps else high  # the last step may fall short of it
+    return Searched(name=name, role=role, low=low, high=high, log=log, choices=steps)
 
 
 def _is_whole(entry: dict[str, Any], distribution: BaseDistribution | None) -> bool:
@@ -257,7 +265,7 @@ def _from_distribution(name: str, distribution: BaseDistribution) -> Searched | 
 
 
 def _steps(low: float, high: float, step: float | None) -> tuple[float, ...]:
-    if step is None or step <= 0 or (high - low) / step >= _MOST_CHOICES:
+    if step is None or step <= 0 or (high - low) / step >= _LONGEST:
         return ()
     return tuple(low + i * step for i in range(math.floor((high - low) / step + 1e-9) + 1))
 

@@ -69,6 +69,8 @@ def select(config: StudyConfig, study: optuna.Study) -> list[Finalist]:
     for candidate in reports.candidates(study._storage, config.name):
         if len(best) == finalists.top:
             break
+        if any(candidate.values[name] not in d for name, d in config.space.items()):
+            continue  # an anchor's: the search could not draw it
         parameters = {
             name: int(candidate.values[name]) if SEARCHABLE[name][1] else candidate.values[name]
             for name in config.space

@@ -56,6 +56,16 @@ def test_a_value_that_rounding_took_out_of_its_range_lies_at_the_end(
     assert edge_note(axis.searched, high * 1.001) == "outside the searched range"
 
 
+def test_a_long_list_is_read_at_some_of_its_own_values() -> None:
+    kernels = tuple(float(value) for value in range(3, 152, 2))
+    searched = Searched(name="x", role="scientific", low=3, high=151, log=False, choices=kernels)
+    axis = Axis(name="x", column="x", searched=searched)
+    assert set(axis.values) < set(kernels)
+    assert (axis.values[0], axis.values[-1]) == (3, 151)
+    assert [axis.value(axis.place(kernel)) for kernel in kernels] == list(kernels)
+    assert math.isnan(axis.place(58))
+
+
 def test_draws_are_spread_about_their_mean_but_not_below_zero() -> None:
     draws = np.array([[0.10, 0.000], [0.12, 0.002]])
     found = _widened(draws)

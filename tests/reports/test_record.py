@@ -72,7 +72,7 @@ def test_what_the_study_says_it_searched_goes_before_its_configuration(
     [
         ("gradient_clip", CLIP, FloatDistribution(1, 10), ()),
         ("ffn_ratio", {"low": 1.0, "high": 3.0}, IntDistribution(1, 3), (1, 2, 3)),
-        ("ffn_ratio", {"low": 1, "high": 7, "step": 3}, IntDistribution(1, 7), (1, 4, 7)),
+        ("ffn_ratio", {"low": 1, "high": 8, "step": 3}, IntDistribution(1, 7), (1, 4, 7)),
     ],
 )
 def test_trials_tell_whether_an_older_study_searched_whole_numbers(
@@ -88,4 +88,16 @@ def test_trials_tell_whether_an_older_study_searched_whole_numbers(
     trial.params[name] = distribution.low
     trial.distributions[name] = distribution
     empty_study.study.add_trial(trial)
-    assert _read(empty_study, name).choices == choices
+    searched = _read(empty_study, name)
+    assert searched.choices == choices
+    assert searched.high == (choices or (distribution.high,))[-1]
+
+
+def test_a_long_list_keeps_every_value(empty_study: SimulatedStudy) -> None:
+    _search(empty_study, "conv_kernel_size", {"low": 3, "high": 151, "step": 2})
+    kernels = _read(empty_study, "conv_kernel_size")
+    assert kernels.choices == tuple(range(3, 152, 2))
+    assert not kernels.allows(58)
+    assert kernels.listed == ()  # too many to be told one by one
+    heads = _read(empty_study, "attention_heads")
+    assert heads.listed == heads.choices

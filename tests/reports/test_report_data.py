@@ -103,6 +103,26 @@ def test_the_edge_of_a_continuous_range(value: float | None, note: str) -> None:
     assert edge_note(searched, value) == note
 
 
+def test_a_list_too_long_to_be_told_one_by_one_is_shown_as_a_range(
+    empty_study: SimulatedStudy,
+) -> None:
+    study, rng = empty_study.study, random.Random(0)
+    config = dict(study.user_attrs["config"])
+    search = {**config["search"], "conv_kernel_size": {"low": 3, "high": 151, "step": 2}}
+    study.set_user_attr("config", {**config, "search": search})
+    study.add_trials(
+        [simulated_trial(params(conv_kernel_size=kernel), rng) for kernel in (5, 31, 31, 149)]
+    )
+    record = record_of(empty_study)
+    kernel = question_data(record)[3]
+    assert [item.value for item in kernel.evidence] == [5, 31, 149]  # those that were tried
+    assert edge_note(kernel.searched, 149) == "at the edge of the range"
+    assert edge_note(kernel.searched, 31) == ""
+    effect = {item.name: item for item in effects_data(record)}["conv_kernel_size"]
+    assert (effect.ticks, effect.low, effect.high) == ((), 3, 151)
+    assert "conv_kernel_size" not in {item.question.name for item in isolation_data(record)}
+
+
 def test_effects(simulate: Simulate) -> None:
     record = record_of(simulate(explore=12, refine=8, mishaps=True))
     data = {effect.name: effect for effect in effects_data(record)}

@@ -156,6 +156,23 @@ def test_what_is_predicted_best_later_is_another_finalist(
     assert found == 2 * [("predicted best", 2)] + 2 * [("predicted best (2)", 4)]
 
 
+def test_what_the_search_could_not_draw_is_no_finalist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel of even length cannot even be built."""
+    config = _config(tmp_path, top=1, anchors=False)
+    study = create_study(config, ATTRIBUTES)
+    fine = {**MIDDLE, "learning_rate": 1e-3}
+    wrong: list[dict[str, float]] = [
+        {**fine, "conv_kernel_size": 8},
+        {**fine, "conv_kernel_size": 7.5},
+        {**fine, "learning_rate": 0.5},
+    ]
+    found = [Candidate(trial=None, values=values, expected=0.1) for values in [*wrong, fine]]
+    monkeypatch.setattr("reports.candidates", lambda *_: found)
+    assert [finalist.parameters for finalist in select(config, study)] == [fine]
+
+
 def test_the_search_may_not_change_under_its_finalists(tmp_path: Path) -> None:
     conduct(_config(tmp_path, top=1, seeds=1), Formula(SURFACE, 0.004))
     other = planted_config(
