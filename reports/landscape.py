@@ -7,13 +7,13 @@ The effect of a value is the WER with the other five averaged over the search sp
 its best learning rate (or whatever else is tuned as a nuisance): the question is about the shape,
 and a shape should not be blamed for a learning rate that does not suit it.
 
-What it is read from: every trial that was trained to its end and lies in the search space, or an
-even selection of `reports.surrogate.MOST` of them where there are more. The even
-sample of the explore phase carries the picture; refine trials and finalists, which crowd where WERs
-are low, sharpen it there. A surface that is fitted to all of them is not misled by the crowding, as
-a mean over trials would be, nor much by the luck with which a refine trial passed the pruner:
-`benchmarks/results/calibration.md` has the marks with and without them. Pruned trials have no final
-WER and stay out.
+What it is read from: every trial that was trained to its end and lies in the search space, as an
+anchor may not, or an even selection of `reports.surrogate.MOST` of them where there are more. The
+even sample of the explore phase carries the picture; refine trials and finalists, which crowd where
+WERs are low, sharpen it there. A surface that is fitted to all of them is not misled by the
+crowding, as a mean over trials would be, nor much by the luck with which a refine trial passed the
+pruner: `benchmarks/results/calibration.md` has the marks with and without them. Pruned trials have
+no final WER and stay out.
 
 A space of up to `MOST_SHAPES` shapes is read whole. A larger one has an even sample of them, which
 will not do for averages: the few of it that share a value, or a pair of values, differ from the
@@ -196,9 +196,16 @@ class Landscape:
 
 
 def basis(record: StudyRecord) -> pd.DataFrame:
-    """Return the trials that effects may be read from."""
-    results = record.results
-    return results[np.isfinite(results["wer"].astype(float))]
+    """Return the trials that effects may be read from: results of the space that was searched.
+
+    An anchor has all six values of its own. Where one that the study holds fixed is another, what
+    that does would be taken for an effect of the values that are searched.
+    """
+    results = record.results[np.isfinite(record.results["wer"].astype(float))]
+    fixed = record.fixed_values
+    own = results[list(fixed)].to_numpy(dtype=float, na_value=np.nan)
+    agrees = (own == list(fixed.values())).all(axis=1)
+    return results[np.array(results["anchor"].isna() | agrees, dtype=bool)]
 
 
 def read_landscape(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from reports.landscape import Landscape, axes_of, places_of, read_landscape
+from reports.landscape import Landscape, axes_of, basis, places_of, read_landscape
 from reports.questions import SIX
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ class Candidate:
 def candidates_of(record: StudyRecord) -> list[Candidate]:
     """Return the candidates of a study, best first; none where no trial finished."""
     names = {axis.name: axis.column for axis in axes_of(record, every=True)}
-    search = record.results[record.results["phase"] != "finalist"]
-    search = search[np.isfinite(search["wer"].astype(float))]
+    search = basis(record)
+    search = search[search["phase"] != "finalist"]
     trained = pd.DataFrame(search.dropna(subset=list(names.values())))
     landscape = read_landscape(record, trials=trained)
     if isinstance(landscape, str):

@@ -142,15 +142,13 @@ class StudyRecord:
 
     @cached_property
     def fixed_values(self) -> dict[str, float]:
-        """Those of the six that the configuration holds fixed."""
-        network = self.config.get("network")
-        values = network if isinstance(network, dict) else {}
-        found = {name: number_or_none(values.get(name)) for name in SIX}
-        return {
-            name: value
-            for name, value in found.items()
-            if value is not None and name not in self.searched
-        }
+        """Those of the six that have one value: the configuration's, or the only one searched."""
+        network = _dict(self.config.get("network"))
+        found = {name: number_or_none(network.get(name)) for name in SIX}
+        for name, searched in self.searched.items():
+            if name in SIX:
+                found[name] = searched.low if searched.low == searched.high else None
+        return {name: value for name, value in found.items() if value is not None}
 
 
 def read_study(storage: str | BaseStorage, study_name: str) -> StudyRecord:

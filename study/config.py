@@ -290,6 +290,10 @@ class StudyConfig(_Section):
                 anchors.append(Anchor(name=name, shape={**baseline, **given}))
         return anchors
 
+    def anchor_shape(self, name: str | None) -> dict[str, Number]:
+        """The six values of the anchor of that name; none where there is no such anchor."""
+        return next((anchor.shape for anchor in self.anchor_shapes if anchor.name == name), {})
+
     def with_parameters(
         self, parameters: dict[str, Number]
     ) -> tuple[NetworkConfig, TrainingConfig]:

@@ -29,6 +29,7 @@ from study.data.dataset import Dataset
 from study.leases import alone
 from study.space import Number
 from study.storage import CHOSEN, FINALIST, grounds_of_choice, retried, search_is_over
+from study.training.config import TrainingConfig
 from study.training.evaluation import recognise, write_hypotheses
 from study.training.loop import EVALUATION_BATCH
 
@@ -42,15 +43,20 @@ class Finalist:
     parameters: dict[str, Number]
     """Its value of everything that is searched."""
     anchor: str | None = None
+    """The anchor's name, if it is one: what is not searched is as that has it, too."""
+
+    def configuration(self, config: StudyConfig) -> tuple[NetworkConfig, TrainingConfig]:
+        """The network and the training that it stands for."""
+        return config.with_parameters({**config.anchor_shape(self.anchor), **self.parameters})
 
 
 def select(config: StudyConfig, study: optuna.Study) -> list[Finalist]:
     """The configurations to train again, from what the search found; the best first.
 
     Candidates come in the order of `reports.candidates`. An anchor is repeated where it finished,
-    with the learning rate that it had; a candidate that is the same network as an anchor is not
-    trained twice. Earlier finalists do not count, so that asking again gives the same answer. With
-    `finalists.top` 0 there are none.
+    with the learning rate that it had; a candidate that is the same network as an anchor, also in
+    what is not searched, is not trained twice. Earlier finalists do not count, so that asking again
+    gives the same answer. With `finalists.top` 0 there are none.
     """
     finalists = config.finalists
     if not finalists.top:  # the anchors by themselves would crown one of them
@@ -64,7 +70,7 @@ def select(config: StudyConfig, study: optuna.Study) -> list[Finalist]:
         for trial in study.get_trials(deepcopy=False)
         if finalists.anchors and "anchor" in trial.user_attrs and _is_result(trial)
     ]
-    taken = [finalist.parameters for finalist in anchors]
+    taken = [anchor.configuration(config) for anchor in anchors]
     best: list[Finalist] = []
     for candidate in reports.candidates(study._storage, config.name):
         if len(best) == finalists.top:
@@ -75,10 +81,11 @@ def select(config: StudyConfig, study: optuna.Study) -> list[Finalist]:
             name: int(candidate.values[name]) if SEARCHABLE[name][1] else candidate.values[name]
             for name in config.space
         }
-        if parameters not in taken:
-            taken.append(parameters)
-            label = "predicted best" if candidate.trial is None else f"trial {candidate.trial}"
-            best.append(Finalist(label=label, parameters=parameters))
+        label = "predicted best" if candidate.trial is None else f"trial {candidate.trial}"
+        finalist = Finalist(label=label, parameters=parameters)
+        if (configuration := finalist.configuration(config)) not in taken:
+            taken.append(configuration)
+            best.append(finalist)
     return [*best, *anchors]
 
 

@@ -158,8 +158,7 @@ def settle(laboratory: Laboratory) -> None:
 
 def parameters(config: StudyConfig, trial: optuna.Trial) -> dict[str, Number]:
     """The values in which a trial differs from the baseline: its anchor's, and what is searched."""
-    anchor = trial.user_attrs.get("anchor")
-    shape = next((a.shape for a in config.anchor_shapes if a.name == anchor), {})
+    shape = config.anchor_shape(trial.user_attrs.get("anchor"))
     return {**shape, **{name: d.suggest(trial) for name, d in config.space.items()}}
 
 

@@ -190,6 +190,13 @@ def simulated_trial(
     )
 
 
+def search_depth_alone(study: optuna.Study, **also: dict[str, Any]) -> None:
+    """Have a study search depth and learning rate, and hold the rest at that of `conformer-s`."""
+    search = {name: SEARCH[name] for name in ("encoder_layers", "learning_rate")} | also
+    network = {name: value for name, value in ANCHORS["conformer-s"].items() if name not in search}
+    study.set_user_attr("config", {**config(), "search": search, "network": network})
+
+
 def write_transcripts(folder: Path, rng: random.Random) -> None:
     """Write a hypotheses.jsonl as a trial does."""
     words = TEXT.split()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations, product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,10 +14,17 @@ import pytest
 from scipy.stats import qmc
 
 from reports.interactions import interactions_data
-from reports.landscape import WIDENING, Axis, Landscape, _widened, read_landscape
+from reports.landscape import WIDENING, Axis, Landscape, _widened, basis, read_landscape
 from reports.questions import edge_note
-from reports.record import Searched, StudyRecord
+from reports.record import Searched, StudyRecord, read_study
 from tests.reports.planted import SPACE
+from tests.reports.simulated import (
+    ANCHORS,
+    SimulatedStudy,
+    draw,
+    search_depth_alone,
+    simulated_trial,
+)
 
 Places = dict[str, np.ndarray]
 """Where trials lie, of each question: in [0, 1]."""
@@ -163,3 +172,28 @@ def test_a_space_is_read_alike_whole_and_from_samples(monkeypatch: pytest.Monkey
     assert (found.one, found.two, found.values) == (known.one, known.two, known.values)
     assert found.size == pytest.approx(known.size, rel=0.05)
     assert found.low == pytest.approx(known.low, rel=0.05)
+
+
+@pytest.mark.parametrize("also", [{}, {"encoder_dim": {"choices": [64]}}])
+def test_an_anchor_that_differs_in_what_is_held_fixed_is_no_trial_of_the_space(
+    also: dict[str, Any], empty_study: SimulatedStudy
+) -> None:
+    """Its width would be taken for an effect of its depth, which is all that is searched."""
+    search_depth_alone(empty_study.study, **also)
+    rng = random.Random(0)
+    own = ANCHORS["conformer-s"]
+    wide = {**own, "encoder_layers": 1, "encoder_dim": 96}
+    trials = [simulated_trial(wide, rng, anchor="wide", wer=0.01)]
+    trials += [simulated_trial(own, rng, anchor="own")]
+    for _ in range(12):
+        drawn = draw(rng)
+        searched = {name: drawn[name] for name in ("encoder_layers", "learning_rate")}
+        trials.append(simulated_trial({**own, **searched}, rng))
+    trials += [simulated_trial(wide, rng, anchor="wide", finalist="wide", phase="finalist")]
+    trials += [simulated_trial(own, rng, anchor="own", finalist="own", phase="finalist")]
+    empty_study.study.add_trials(trials)
+    record = read_study(empty_study.storage, empty_study.name)
+    assert list(basis(record)["number"]) == [*range(1, 14), 15]
+    found = read_landscape(record)
+    assert isinstance(found, Landscape)
+    assert found.best()["encoder_layers"] == 4

@@ -173,6 +173,50 @@ def test_what_the_search_could_not_draw_is_no_finalist(
     assert [finalist.parameters for finalist in select(config, study)] == [fine]
 
 
+def _narrow(folder: Path, anchors: bool, *searched: str) -> StudyConfig:
+    """A study that holds all but a few things fixed, and an anchor that is wider than all of it."""
+    wide = {"name": "wide", **MIDDLE, "encoder_dim": 96, "encoder_layers": 4}
+    search = planted_config(folder, seed=0).search
+    return planted_config(
+        folder,
+        seed=0,
+        search={name: search[name] for name in searched},
+        network=MIDDLE,
+        anchors=[wide],
+        explore={"trials": 8},
+        refine={"trials": 0},
+        finalists={"top": 2, "seeds": 1, "anchors": anchors},
+    )
+
+
+def _configurations(study: optuna.Study) -> dict[str, dict[str, Any]]:
+    """What the finalists are trained as, by their labels."""
+    return {t.user_attrs["finalist"]: t.user_attrs["config"] for t in _finalists(study)}
+
+
+def test_what_is_trained_again_is_the_network_that_its_name_says(tmp_path: Path) -> None:
+    """An anchor of another width is no trial of the search: it cannot be repeated as one."""
+    config = _narrow(tmp_path, False, "encoder_layers", "learning_rate")
+    conduct(config, Formula(SURFACE, 0.004))
+    study = open_study(config)
+    found = _configurations(study)
+    assert len(found) == 2
+    for label, values in found.items():
+        if label.startswith("trial "):
+            repeated = study.trials[int(label.removeprefix("trial "))]
+            assert values == repeated.user_attrs["config"]
+            assert "anchor" not in repeated.user_attrs
+
+
+def test_a_network_with_the_searched_values_of_an_anchor_is_not_the_anchor(tmp_path: Path) -> None:
+    config = _narrow(tmp_path, True, "encoder_layers")
+    conduct(config, Formula(SURFACE, 0.004))
+    found = _configurations(open_study(config))
+    shapes = {(values["encoder_layers"], values["encoder_dim"]) for values in found.values()}
+    assert len(found) == len(shapes) == 3
+    assert {(4, 96), (4, 64)} < shapes
+
+
 def test_the_search_may_not_change_under_its_finalists(tmp_path: Path) -> None:
     conduct(_config(tmp_path, top=1, seeds=1), Formula(SURFACE, 0.004))
     other = planted_config(
