@@ -9,8 +9,8 @@ are resumed from checkpoints, and are logged. Nothing before this phase reads th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -112,32 +112,40 @@ def _enqueue(config: StudyConfig, study: optuna.Study, chosen: list[Finalist]) -
     trials = study.get_trials(deepcopy=False)
     again = retried(trials)
     there = [
-        (trial.user_attrs["finalist"], trial.system_attrs.get("fixed_params", trial.params))
+        Finalist(
+            label=trial.user_attrs["finalist"],
+            parameters=trial.system_attrs.get("fixed_params", trial.params),
+            anchor=trial.user_attrs.get("anchor"),
+        )
         for trial in trials
         if trial.user_attrs.get("phase") == FINALIST and trial.number not in again
     ]
     added = 0
-    for finalist in chosen:
-        label = _label(finalist, dict(there))
-        attributes = {"phase": FINALIST, "finalist": label}
+    for finalist in (_named(one, there, config) for one in chosen):
+        attributes = {"phase": FINALIST, "finalist": finalist.label}
         if finalist.anchor is not None:
             attributes["anchor"] = finalist.anchor
-        trained = sum(name == label for name, _ in there)
+        trained = sum(other.label == finalist.label for other in there)
         for _ in range(trained, config.finalists.seeds):
             study.enqueue_trial(finalist.parameters, user_attrs=attributes)
             added += 1
     return added
 
 
-def _label(finalist: Finalist, there: Mapping[str, Mapping[str, Number]]) -> str:
-    """A name that no other configuration has among those that are trained again already.
+def _named(finalist: Finalist, there: Sequence[Finalist], config: StudyConfig) -> Finalist:
+    """A finalist as it is trained again already, or else by a name that none of those has.
 
-    What is predicted best changes when a search goes on: `predicted best (2)` is another network
-    than `predicted best`, and their error rates are not to be averaged.
+    When a search goes on, it may draw what was predicted best: that stays `predicted best`, and is
+    not trained once more as `trial 40`. And something else may be predicted best: it becomes
+    `predicted best (2)`, and its error rates are not averaged with those of another network.
     """
-    own = finalist.parameters
+    own = finalist.configuration(config)
+    same = [other for other in there if other.configuration(config) == own]
+    if same:
+        return next((other for other in same if other.label == finalist.label), same[0])
+    names = {other.label for other in there}
     labels = chain([finalist.label], (f"{finalist.label} ({number})" for number in count(2)))
-    return next(label for label in labels if there.get(label, own) == own)
+    return replace(finalist, label=next(label for label in labels if label not in names))
 
 
 def score(

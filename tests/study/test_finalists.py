@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,36 @@ def test_what_is_predicted_best_later_is_another_finalist(
         for trial in _finalists(open_study(config))
     ]
     assert found == 2 * [("predicted best", 2)] + 2 * [("predicted best (2)", 4)]
+
+
+def test_what_was_predicted_best_and_is_drawn_later_is_not_trained_under_two_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report would compare the two as if they were different networks."""
+    config = _config(tmp_path, top=1, seeds=2, anchors=False)
+    best = Candidate(trial=None, values={**MIDDLE, "learning_rate": 1e-3}, expected=0.1)
+    monkeypatch.setattr("reports.candidates", lambda *_: [best])
+    conduct(config, Formula(SURFACE, 0.004))
+    monkeypatch.setattr("reports.candidates", lambda *_: [replace(best, trial=7)])
+    for seeds, trained in ((2, 2), (3, 3)):
+        more = _config(tmp_path, top=1, seeds=seeds, anchors=False)
+        conduct(more, Formula(SURFACE, 0.004))
+        labels = [trial.user_attrs["finalist"] for trial in _finalists(open_study(more))]
+        assert labels == ["predicted best"] * trained
+
+
+def test_an_anchor_that_was_trained_again_as_a_trial_is_not_once_more_under_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = _config(tmp_path, top=1, seeds=2, anchors=False)
+    values = {**MIDDLE, "learning_rate": config.training.learning_rate}
+    known = Candidate(trial=0, values=values, expected=0.1)
+    monkeypatch.setattr("reports.candidates", lambda *_: [known])
+    conduct(config, Formula(SURFACE, 0.004))
+    more = _config(tmp_path, top=1, seeds=3, anchors=True)
+    conduct(more, Formula(SURFACE, 0.004))
+    labels = [trial.user_attrs["finalist"] for trial in _finalists(open_study(more))]
+    assert labels == ["trial 0"] * 3
 
 
 def test_what_the_search_could_not_draw_is_no_finalist(
