@@ -94,7 +94,9 @@ def _landscape(
     noise = 0.001 * np.random.default_rng(0).standard_normal(trials)
     record = StudyRecord(
         name="large", config={}, corpus={}, versions={}, git_commit=None, hardware=None,
-        changes=[], trials=pd.DataFrame({**values, "wer": wer(places) + noise, "result": True}),
+        changes=[], trials=pd.DataFrame(
+            {**values, "wer": wer(places) + noise, "result": True, "anchor": None}
+        ),
         searched={
             name: Searched(
                 name=name, role="scientific", low=side[0], high=side[-1], log=False,
