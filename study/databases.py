@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,9 @@ from sqlalchemy.engine import make_url
 
 from study.errors import InputError
 from study.sqlite import skip_flush
+
+# Of an interruption in the middle of a query it tells with a traceback; what fails is raised.
+logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
 LOCKED = 5
 """Seconds that SQLite itself waits for another's lock, before we try again."""

@@ -25,7 +25,7 @@ from model.config import SHAPE
 from study.budget import LEFT_OUT, seconds_of
 from study.config import StudyConfig
 from study.pruner import is_paused
-from study.storage import finalists_are_chosen, search_is_over
+from study.storage import FINALIST, finalists_are_chosen, search_is_over
 
 ENOUGH = 0.5
 """Trials, or parts of them, that an estimate of the time left needs."""
@@ -87,12 +87,14 @@ class Watch:
     def total(self) -> int:
         """Trials that there are, or that there may be: finalists are chosen when the search ends.
 
-        Where it went on after that, they are chosen anew, and some of them are there already. Where
+        Where it went on after that, they are chosen anew: the anchors among them stay. Where
         nothing could be trained, there will be none.
         """
         if self.chosen or (search_is_over(self.trials) and self.best is None):
             return len(self.trials)
-        return len(self.trials) + self.config.finalist_trials
+        again = [trial for trial in self.trials if trial.user_attrs.get("phase") == FINALIST]
+        anchors = sum("anchor" in trial.user_attrs for trial in again)
+        return len(self.trials) + max(0, self.config.finalist_trials - anchors)
 
     @property
     def evaluations(self) -> int:

@@ -239,7 +239,7 @@ def test_a_finished_study_is_extended(finished: Finished, tmp_path: Path) -> Non
     shutil.copytree(finished.runs, copy)
     result = _run(copy, "--workers", "1", "-o", "refine.trials=4", "-o", "tracking.enabled=false")
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "11 of 12 trials have an outcome" in result.stdout
+    assert "11 of 14 trials have an outcome" in result.stdout  # the best may be another now
     search = [t for t in _trials(copy) if t.user_attrs["phase"] != "finalist"]
     assert len(search) == 8
 

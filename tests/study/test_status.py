@@ -42,11 +42,14 @@ def _begin(config: StudyConfig) -> optuna.Study:
     return create_study(config, {"corpus": {"fingerprint": "abc"}})
 
 
-def _train(study: optuna.Study, config: StudyConfig, evaluations: int) -> optuna.Trial:
-    """A worker takes a trial, and evaluates it so often."""
+def _train(
+    study: optuna.Study, config: StudyConfig, evaluations: int, *, drawn: bool = False
+) -> optuna.Trial:
+    """A worker takes a trial, and evaluates it so often: a large one, or the one that was drawn."""
     trial = claim(study)
     assert trial is not None
-    trial.set_user_attr("config", SHAPE)
+    shape = {name: d.suggest(trial) for name, d in config.space.items()} if drawn else SHAPE
+    trial.set_user_attr("config", shape)
     entries: list[dict[str, Any]] = [
         {"epoch": n, "train_loss": 1.0, "wer": 0.5 / n, "train_seconds": 30.0 * n,
          "evaluate_seconds": 10.0}
@@ -180,10 +183,10 @@ def test_once_all_is_done_the_winner_is_that_of_the_finalists(tmp_path: Path) ->
     """Whatever the lowest WER of the search was: it is partly luck."""
     config = _config(tmp_path, "explore.trials=1", "refine.trials=0", "anchors=[]")
     study = _begin(config)
-    _end(study, _train(study, config, 2), "finished", TrialState.COMPLETE)
+    _end(study, _train(study, config, 2, drawn=True), "finished", TrialState.COMPLETE)
     assert enqueue(config, study) == 2
     for _ in range(2):
-        trial = _train(study, config, 1)
+        trial = _train(study, config, 1, drawn=True)
         trial.set_user_attr("test_wer", 0.375)
         _end(study, trial, "finished", TrialState.COMPLETE)
     text = _text(study, config)
@@ -206,18 +209,18 @@ def test_a_search_that_went_on_is_not_finished_before_its_finalists_are_chosen_a
     options = ["refine.trials=0", "anchors=[]"]
     config = _config(tmp_path, "explore.trials=1", *options)
     study = _begin(config)
-    _end(study, _train(study, config, 2), "finished", TrialState.COMPLETE)
+    _end(study, _train(study, config, 2, drawn=True), "finished", TrialState.COMPLETE)
     assert enqueue(config, study) == 2
     for _ in range(2):
-        _end(study, _train(study, config, 2), "finished", TrialState.COMPLETE)
+        _end(study, _train(study, config, 2, drawn=True), "finished", TrialState.COMPLETE)
     assert "tiny · finished" in _text(study, config)
     more = _config(tmp_path, "explore.trials=2", *options)
     study = _begin(more)
     assert "3 of 6 trials" in _text(study, more)
-    _end(study, _train(study, more, 2), "finished", TrialState.COMPLETE)
+    _end(study, _train(study, more, 2, drawn=True), "finished", TrialState.COMPLETE)
     assert "tiny · interrupted" in _text(study, more)
     for _ in range(enqueue(more, study)):
-        _end(study, _train(study, more, 2), "finished", TrialState.COMPLETE)
+        _end(study, _train(study, more, 2, drawn=True), "finished", TrialState.COMPLETE)
     assert "tiny · finished" in _text(study, more)
 
 
