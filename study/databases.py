@@ -32,7 +32,7 @@ from sqlalchemy.engine import make_url
 from study.errors import InputError
 from study.sqlite import skip_flush
 
-# Of an interruption in the middle of a query it tells with a traceback; what fails is raised.
+# The pool logs an interruption in the middle of a query with its traceback; what fails is raised.
 logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
 LOCKED = 5

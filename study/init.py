@@ -41,9 +41,6 @@ USUAL_BAD = 0.01
 MOST_BAD = 0.1
 """Share of unusable utterances above which no file is written: the corpus is not what it should
 be."""
-KEY, OPTION = "corpus.allow_outside: true", "--allow-outside"
-"""How a study allows audio outside of its corpus's folder, as faults of lists say, and how `init`
-does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,10 +81,7 @@ def inspect(folder: Path, *, allow_outside: bool = False) -> Corpus:
     kind: Any = CORPORA[found.kind]
     settings = {**found.settings, "allow_outside": allow_outside}
     corpus = TypeAdapter(kind).validate_python({"folder": found.folder, **settings})
-    try:
-        splits = summarise(corpus.read(Path()), shortest=WINDOW)
-    except InputError as error:  # there is no file yet in which a key could be set
-        raise InputError(fault.replace(KEY, OPTION) for fault in error.faults) from None
+    splits = summarise(corpus.read(Path()), shortest=WINDOW)
     bad = [sentence for split in splits for sentence in split.bad]
     total = sum(len(split.usable) for split in splits) + len(bad)
     empty = [split.name for split in splits if not split.usable]

@@ -175,8 +175,8 @@ def _sections(
         elif _is_section(hint):
             inner += _sections(hint, where, said or _summary(hint), defaults=default)
         else:
-            given = default is MISSING or where == "corpus.kind"
-            text = "" if given else _as_yaml(default)
+            needed = default is MISSING or where == "corpus.kind"
+            text = "" if needed else _as_yaml(default)
             own.append(Key(path=where, takes=_takes(hint), default=text, meaning=said))
     yield Section(path=path, kind=corpus, meaning=meaning, keys=tuple(own))
     yield from inner

@@ -117,7 +117,7 @@ class Listing:
             self.fault(
                 place,
                 f"the audio {written} lies outside of {self.root}: put it inside, or allow this "
-                "with corpus.allow_outside: true",
+                "with corpus.allow_outside: true (init: --allow-outside)",
             )
             return None
         return Path(path)

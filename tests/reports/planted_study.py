@@ -38,19 +38,24 @@ from tests.reports.planted import LEARNING_RATES, SPACE, Surface, rate_unit
 EVALUATIONS = 4
 MIDDLE = {"encoder_layers": 2, "encoder_dim": 64, "attention_heads": 2, "conv_kernel_size": 15,
           "decoder_layers": 1, "decoder_dim": 64}  # fmt: skip
+SEARCH: dict[str, Any] = {
+    **{name: {"choices": list(values)} for name, values in SPACE.items()},
+    "learning_rate": {
+        "low": LEARNING_RATES[0], "high": LEARNING_RATES[1], "log": True, "role": "nuisance"
+    },
+}  # fmt: skip
+"""The planted space, as it stands in study.yaml."""
 
 
 def planted_config(folder: Path, *, seed: int, **sections: Any) -> StudyConfig:
     """A study over the planted space."""
-    rates = {"low": LEARNING_RATES[0], "high": LEARNING_RATES[1], "log": True, "role": "nuisance"}
-    search: dict[str, Any] = {name: {"choices": list(values)} for name, values in SPACE.items()}
     return StudyConfig.model_validate(
         {
             "name": "planted",
             "runs": folder,
             "corpus": {"kind": "synthetic"},
             "training": {"evaluations": EVALUATIONS, "learning_rate": 2e-3},
-            "search": {**search, "learning_rate": rates},
+            "search": SEARCH,
             "anchors": [{"name": "middle", **MIDDLE}],
             "finalists": {"top": 2, "seeds": 2},
             "seed": seed,

@@ -177,9 +177,8 @@ def test_faults_of_the_lists_are_those_that_run_would_tell(tmp_path: Path) -> No
 
 def test_audio_outside_of_the_folder_is_refused_by_the_name_of_the_option(tmp_path: Path) -> None:
     folder = layouts.write_kaldi_elsewhere(tmp_path / "corpus")
-    with pytest.raises(InputError, match=r"wav.scp:1: .* outside of .* --allow-outside") as error:
+    with pytest.raises(InputError, match=r"wav.scp:1: .* outside of .*init: --allow-outside"):
         _write(folder, tmp_path / "mine.yaml")
-    assert "corpus.allow_outside" not in str(error.value)  # there is no file yet to write that into
     assert not (tmp_path / "mine.yaml").exists()
 
 
@@ -205,7 +204,7 @@ def test_the_command_lets_lists_name_audio_outside(
     monkeypatch.chdir(tmp_path)
     refused = command_line("init", folder)
     assert refused.code == 2
-    assert "or allow this with --allow-outside" in refused.errors
+    assert "init: --allow-outside" in refused.errors
     assert command_line("init", folder, "--allow-outside").code == 0
     assert load(Path("corpus.yaml")).model_dump()["corpus"]["allow_outside"] is True
 

@@ -14,7 +14,7 @@ import pytest
 from study.keys import known_paths
 from study.storage import open_study
 from tests.model.test_config import KNOBS as NETWORK
-from tests.reports.planted_study import MIDDLE, Formula, conduct, planted_config
+from tests.reports.planted_study import MIDDLE, SEARCH, Formula, conduct, planted_config
 from tests.reports.test_answers import SURFACE
 from tests.study.data.test_config import FEATURES
 from tests.study.test_finalists_decoding import KNOBS as DECODING
@@ -25,6 +25,7 @@ BASE: dict[str, Any] = {
     "refine": {"trials": 8, "survivors": 0.4, "reduction_factor": 2, "first_rung": 0.25},
     "finalists": {"top": 1, "seeds": 1, "anchors": True},
     "seed": 3,
+    "search": SEARCH,
 }
 SEARCHED: dict[str, Any] = {
     "explore.trials": 7,
@@ -40,7 +41,7 @@ SEARCHED: dict[str, Any] = {
     "finalists.anchors": False,
     "seed": 4,
     "anchors": [{"name": "middle", **MIDDLE, "encoder_layers": 3}],
-    "search": {"encoder_layers": {"low": 1, "high": 2}},
+    "search.encoder_layers": {"low": 1, "high": 2},
 }
 ELSEWHERE = {
     # key -> the test that shows what it does
@@ -82,10 +83,9 @@ def _outcome(folder: Path, sections: dict[str, Any]) -> list[Any]:
     """What a study did: phases, configurations and how each trial ended."""
     config = planted_config(folder, **sections)
     conduct(config, Formula(SURFACE, 0.004))
-    return [
-        (trial.params, trial.state, trial.values, trial.user_attrs.get("phase"))
-        for trial in open_study(config).trials
-    ]
+    trials = open_study(config).trials
+    assert [t.user_attrs["error"] for t in trials if t.user_attrs.get("outcome") == "crashed"] == []
+    return [(t.params, t.state, t.values, t.user_attrs.get("phase")) for t in trials]
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_every_key_is_tried() -> None:
         *(f"training.{name}" for name in TRAINING),
         *(f"features.{name}" for name in FEATURES),
     }
-    keys = [key for key in known_paths() if not key.startswith("search.")]
+    keys = [key for key in known_paths() if key.partition(".")[0] != "search"]  # above
     sections = {key for key in keys if any(other.startswith(f"{key}.") for other in keys)}
     untried = [
         key
