@@ -10,17 +10,16 @@ Shapes: `B` batch, `T` frames, `D` encoder_dim.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 
 aten = torch.ops.aten
 
 LONG = 9
-"""Frames of a kernel from which on `DepthwiseOnCpu` is faster than what torch does."""
+"""Frames of a kernel from which on its gradient is faster as a convolution than with oneDNN."""
 
 
 class MaskedBatchNorm(nn.Module):
@@ -63,61 +62,106 @@ class MaskedBatchNorm(nn.Module):
             mean = (x * valid).sum((0, 1)) / count
             centred = (x - mean) * valid
             variance = centred.square().sum((0, 1)) / count
-            self._update(mean, variance, count)
+            self.update(mean, variance, count)
             return centred * (self.weight * torch.rsqrt(variance + self.eps)) + self.bias
 
     @torch.no_grad()
-    def _update(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+    def update(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        """Let the running statistics follow those `(D,)` of a batch with so many frames."""
         unbiased = variance * (count / (count - 1).clamp(min=1))
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(unbiased, self.momentum)
 
 
-class DepthwiseOnCpu(torch.autograd.Function):
-    """A depthwise convolution whose long kernels learn as fast as they are used.
+class ActivationsOnCpu(torch.autograd.Function):
+    """Gate, depthwise convolution, BatchNorm and swish, as the CPU trains them fastest.
 
-    The gradient of a kernel is what a depthwise convolution of the input gives, whose kernel is the
-    gradient of the output: the whole batch is one image then, with utterances for rows. What oneDNN
-    has for that gradient takes ten times as long. `_depthwise` says the same plainly; a test
-    compares them.
+    One backward pass for the four overwrites what nobody needs any more, and knows that centred
+    values have no mean. `ConvolutionModule._activations` says the same plainly; a test compares
+    them.
     """
 
     @staticmethod
-    def forward(context: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """x `(B, T, D)`, weight `(D, 1, K)` -> `(B, T, D)`."""
-        x = x.contiguous()
-        context.save_for_backward(x, weight)
-        return _depthwise(x, weight, bias)
+    def forward(
+        context: Any,
+        gates: Tensor,
+        valid: Tensor,
+        counted: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        scale: Tensor,
+        shift: Tensor,
+        eps: float,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Gates `(B, T, 2D)` -> `(B, T, D)`, and mean, variance `(D,)` and count of its BatchNorm.
+
+        valid `(B, T, 1)` is 1 for the frames that are convolved, counted for those that BatchNorm
+        sees, and 0 for others; weight is `(D, 1, K)`, scale and shift are BatchNorm's, `(D,)`.
+        """
+        x = functional.glu(gates).mul_(valid).contiguous()
+        y = _depthwise(x, weight, bias)
+        count = counted.sum()
+        mean = (y * counted).sum((0, 1)) / count
+        centred = y.sub_(mean).mul_(counted)
+        variance = centred.square().sum((0, 1)) / count
+        rate = torch.rsqrt(variance + eps)
+        normalised = torch.addcmul(shift, centred, scale * rate)
+        context.save_for_backward(
+            gates, valid, x, weight, centred, counted, count, rate, scale, normalised
+        )
+        context.mark_non_differentiable(mean, variance, count)
+        return functional.silu(normalised), mean, variance, count
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The gradients of x, weight and bias."""
-        x, weight = context.saved_tensors
-        gradient = gradient.contiguous()
-        batch, frames, dim = x.shape
-        geometry = ((1, 1), (0, weight.shape[2] // 2), (1, 1), False, (0, 0), dim)
-        inner, _, _ = aten.convolution_backward(
-            gradient.transpose(1, 2).unsqueeze(2), x.transpose(1, 2).unsqueeze(2),
-            weight.unsqueeze(2), None, *geometry, (True, False, False),
-        )  # fmt: skip
-        # The stride of the one image says that channels come last, without which it is slow.
-        image = x.as_strided((1, dim, batch, frames), (x.numel(), 1, frames * dim, dim))
-        kernels = gradient.permute(2, 0, 1).unsqueeze(1)  # (D, 1, B, T)
-        found = aten.convolution(image, kernels, None, *geometry)  # (1, D, 1, K)
-        return inner.squeeze(2).transpose(1, 2), found.view_as(weight), gradient.sum((0, 1))
+    def backward(context: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of gates, weight, bias, scale and shift."""
+        gates, valid, x, weight, centred, counted, count, rate, scale, normalised = (
+            context.saved_tensors
+        )
+        gradient = aten.silu_backward(gradient, normalised)
+        shift = gradient.sum((0, 1))
+        along = (gradient * centred).sum((0, 1))
+        gradient = gradient.mul_(counted)
+        gradient = gradient.sub_(gradient.sum((0, 1)) / count)
+        gradient = gradient.addcmul_(centred, along * rate.square() / count, value=-1)
+        gradient = gradient.mul_(scale * rate).mul_(counted).contiguous()
+        inner, kernels = _depthwise_gradients(gradient, x, weight)
+        gates = aten.glu_backward(inner * valid, gates, -1)
+        return gates, None, None, kernels, gradient.sum((0, 1)), along * rate, shift, None
 
 
 def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Each channel of `(B, T, D)` with its own kernel, over time.
+
+    As a convolution of an image of height 1 it takes `(B, T, D)` as it lies in memory, channels
+    last, where `nn.Conv1d` would copy it to channels first and back.
+    """
     image, kernels = x.transpose(1, 2).unsqueeze(2), weight.unsqueeze(2)  # (B, D, 1, T)
     padding = (0, weight.shape[2] // 2)
     image = functional.conv2d(image, kernels, bias, padding=padding, groups=x.shape[-1])
     return image.squeeze(2).transpose(1, 2)
 
 
-def _suits_cpu(x: Tensor, weight: Tensor) -> bool:
-    plain = not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
-    learns = torch.is_grad_enabled() and weight.requires_grad
-    return x.device.type == "cpu" and plain and learns and weight.shape[2] >= LONG
+def _depthwise_gradients(gradient: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Of x and weight: gradient and x `(B, T, D)`, both contiguous, weight `(D, 1, K)`.
+
+    The gradient of a kernel is what a depthwise convolution of the input gives, whose kernel is the
+    gradient of the output: the whole batch is one image then, with utterances for rows. What oneDNN
+    has for that gradient takes ten times as long where kernels are long.
+    """
+    batch, frames, dim = x.shape
+    geometry = ((1, 1), (0, weight.shape[2] // 2), (1, 1), False, (0, 0), dim)
+    long = weight.shape[2] >= LONG
+    inner, found, _ = aten.convolution_backward(
+        gradient.transpose(1, 2).unsqueeze(2), x.transpose(1, 2).unsqueeze(2),
+        weight.unsqueeze(2), None, *geometry, (True, not long, False),
+    )  # fmt: skip
+    if long:
+        # The stride of the one image says that channels come last, without which it is slow.
+        image = x.as_strided((1, dim, batch, frames), (x.numel(), 1, frames * dim, dim))
+        kernels = gradient.permute(2, 0, 1).unsqueeze(1)  # (D, 1, B, T)
+        found = aten.convolution(image, kernels, None, *geometry)  # (1, D, 1, K)
+    return inner.squeeze(2).transpose(1, 2), found.view_as(weight)
 
 
 class ConvolutionModule(nn.Module):
@@ -135,21 +179,37 @@ class ConvolutionModule(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """x `(B, T, D)`, valid `(B, T, 1)` of 1 and 0, or None if all are -> `(B, T, D)`."""
-        x = functional.glu(self.pointwise_in(x))
+        gates = self.pointwise_in(x)
+        counted = None if self.count_padding else valid
+        activations = self._activations_on_cpu if self._suits_cpu(gates) else self._activations
+        return self.pointwise_out(activations(gates, valid, counted))
+
+    def _activations(self, gates: Tensor, valid: Tensor | None, counted: Tensor | None) -> Tensor:
+        """Gates `(B, T, 2D)` -> `(B, T, D)`; BatchNorm sees the frames that are counted."""
+        x = functional.glu(gates)
         if valid is not None:
             x = x * valid
-        x = self._depthwise(x)
-        x = functional.silu(self.norm(x, None if self.count_padding else valid))
-        return self.pointwise_out(x)
+        x = _depthwise(x, self.depthwise.weight, self.depthwise.bias)
+        return functional.silu(self.norm(x, counted))
 
-    def _depthwise(self, x: Tensor) -> Tensor:
-        """Each channel of `(B, T, D)` with its own kernel, over time.
+    def _activations_on_cpu(
+        self, gates: Tensor, valid: Tensor | None, counted: Tensor | None
+    ) -> Tensor:
+        every = gates.new_ones(*gates.shape[:2], 1)
+        x, *statistics = ActivationsOnCpu.apply(  # type: ignore[no-untyped-call]
+            gates,
+            every if valid is None else valid,
+            every if counted is None else counted,
+            *self.depthwise.parameters(),
+            *self.norm.parameters(),
+            self.norm.eps,
+        )
+        self.norm.update(*statistics)
+        return cast(Tensor, x)
 
-        As a convolution of an image of height 1 it takes `(B, T, D)` as it lies in memory, channels
-        last, where `nn.Conv1d` would copy it to channels first and back.
-        """
-        weight, bias = self.depthwise.weight, self.depthwise.bias
-        if _suits_cpu(x, weight):
-            found: Tensor = DepthwiseOnCpu.apply(x, weight, bias)  # type: ignore[no-untyped-call]
-            return found
-        return _depthwise(x, weight, bias)
+    def _suits_cpu(self, gates: Tensor) -> bool:
+        plain = not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
+        learns = (
+            self.norm.training and torch.is_grad_enabled() and gates.shape[0] * gates.shape[1] > 1
+        )
+        return gates.device.type == "cpu" and plain and learns

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+from torch.nn import functional
 
 from model.attention import RelativeAttention, relative_shift
 from model.config import NetworkConfig
@@ -123,26 +124,59 @@ def test_batch_norm_agrees_with_torch_on_the_valid_frames() -> None:
 
 
 @pytest.mark.parametrize("kernel", [LONG - 2, LONG, 31])
-@pytest.mark.parametrize(("batch", "frames"), [(1, 1), (1, 40), (3, 4), (5, 61)])
-def test_depthwise_kernels_learn_as_torchs_own_do(kernel: int, batch: int, frames: int) -> None:
+@pytest.mark.parametrize("lengths", [[2], [40], [4, 4, 4], [3, 4, 1], [61, 7, 30, 61, 18]])
+@pytest.mark.parametrize("count_padding", [False, True])
+def test_the_convolution_module_of_the_cpu_learns_as_torchs_layers_do(
+    kernel: int, lengths: list[int], count_padding: bool
+) -> None:
     """Also where utterances are shorter than the kernel, and where the input is no whole tensor."""
-    module = ConvolutionModule(6, kernel).double()
-    x = torch.randn(batch, 6, frames, dtype=torch.float64).mT.requires_grad_()  # channels first
-    output = module._depthwise(x)
-    plain = module.depthwise(x.mT).mT
-    torch.testing.assert_close(output, plain)
-    weighting = torch.randn(6, batch, frames, dtype=torch.float64).permute(1, 2, 0)
-    over = (x, *module.depthwise.parameters())
-    found, expected = (torch.autograd.grad((y * weighting).sum(), over) for y in (output, plain))
-    torch.testing.assert_close(found, expected)
+    torch.manual_seed(0)
+    batch, frames = len(lengths), max(lengths)
+    module = ConvolutionModule(6, kernel, count_padding=count_padding).double()
+    for parameter in module.norm.parameters():
+        torch.nn.init.uniform_(parameter, 0.5, 1.5)
+    valid = (torch.arange(frames) < torch.tensor(lengths).unsqueeze(1)).double().unsqueeze(-1)
+    gates = torch.randn(batch, 12, frames, dtype=torch.float64).mT.requires_grad_()
+    layers = (*module.depthwise.parameters(), *module.norm.parameters())
+    weighting = torch.randn(6, batch, frames, dtype=torch.float64).permute(1, 2, 0) * valid
+    mask = None if valid.all() else valid
+    counted = None if count_padding else mask
+    mean, variance = module.norm.running_mean, module.norm.running_var
+
+    def learnt(output: torch.Tensor) -> list[torch.Tensor]:
+        gradients = torch.autograd.grad((output * weighting).sum(), (gates, *layers))
+        statistics = [mean.clone(), variance.clone()]
+        mean.zero_()
+        variance.fill_(1)
+        return [output * valid, *gradients, *statistics]
+
+    gated = functional.glu(gates) * valid
+    convolved = functional.conv1d(
+        gated.mT, module.depthwise.weight, module.depthwise.bias, padding=kernel // 2, groups=6
+    ).mT
+    rows = torch.ones_like(valid).bool() if counted is None else valid.bool()
+    scale, shift = module.norm.weight, module.norm.bias
+    normalised = functional.batch_norm(
+        convolved[rows.squeeze(-1)], mean, variance, scale, shift, training=True
+    )
+    swished = functional.silu(torch.zeros_like(convolved).masked_scatter(rows, normalised))
+    expected = learnt(swished)
+
+    assert module._suits_cpu(gates)
+    for activations, tolerance in (
+        (module._activations_on_cpu, 1e-9),
+        (module._activations, 1e-4),  # whose BatchNorm counts in float32
+    ):
+        for found, wanted in zip(learnt(activations(gates, mask, counted)), expected, strict=True):
+            torch.testing.assert_close(found, wanted, atol=tolerance, rtol=tolerance)
 
 
 def test_convolution_module_agrees_with_torch_layers() -> None:
     torch.manual_seed(0)
     module = ConvolutionModule(8, 5).eval()
     x = torch.randn(2, 13, 8)
-    gated = torch.nn.functional.glu(module.pointwise_in(x), dim=-1)
-    convolved = torch.nn.functional.conv1d(
+    gated = functional.glu(module.pointwise_in(x), dim=-1)
+    convolved = functional.conv1d(
         gated.mT, module.depthwise.weight, module.depthwise.bias, padding=2, groups=8
     ).mT
     normalised = convolved / (1 + module.norm.eps) ** 0.5  # running statistics are 0 and 1
