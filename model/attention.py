@@ -78,9 +78,13 @@ class MultiHeadAttention(nn.Module):
         self.dropout = Dropout(dropout)
 
     def project_memory(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of what is attended to: `(B, S, D)` -> twice `(B, H, S, K)`."""
-        keys, values = self.key_value(memory).chunk(2, dim=-1)
-        return self._split(keys), self._split(values)
+        """Keys and values of what is attended to: `(B, S, D)` -> twice `(B, H, S, K)`.
+
+        Whole in memory, for all the tokens that will ask them one by one.
+        """
+        both = self.key_value(memory).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        keys, values = both.contiguous()
+        return keys, values
 
     def forward(
         self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
