@@ -36,12 +36,17 @@ def _refine(study: optuna.Study) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
     return [trial for trial in trials if trial not in left_out], left_out
 
 
-@pytest.fixture
-def spent(tmp_path: Path) -> StudyConfig:
+def _spend(folder: Path) -> StudyConfig:
     """A study whose refine phase may take three and a half trials."""
-    config = _config(tmp_path, 3.5 * FULL / 3600)
+    config = _config(folder, 3.5 * FULL / 3600)
     conduct(config, FORMULA)
     return config
+
+
+@pytest.fixture(scope="module")
+def spent(tmp_path_factory: pytest.TempPathFactory) -> StudyConfig:
+    """One to look at."""
+    return _spend(tmp_path_factory.mktemp("spent"))
 
 
 def test_no_trial_is_begun_once_the_hours_are_spent(spent: StudyConfig) -> None:
@@ -60,7 +65,8 @@ def test_the_finalists_follow_all_the_same(spent: StudyConfig) -> None:
     assert all(trial.state == TrialState.COMPLETE for trial in finalists)
 
 
-def test_more_hours_bring_back_what_was_left_out(spent: StudyConfig, tmp_path: Path) -> None:
+def test_more_hours_bring_back_what_was_left_out(tmp_path: Path) -> None:
+    _spend(tmp_path)
     again = _config(tmp_path, 5.5 * FULL / 3600)
     conduct(again, FORMULA)
     begun, left_out = _refine(open_study(again))
