@@ -242,15 +242,20 @@ class StudyConfig(_Section):
         return gpus * launcher.workers_per_gpu
 
     @property
-    def begun(self) -> bool:
-        """Whether there may be such a study: false where its storage is a file that is missing."""
+    def storage_file(self) -> Path | None:
+        """The file that the storage is, there yet or not; None where it is a server's."""
         kind, _, place = self.storage_url.partition("://")
         if kind not in FILES:
-            return True
+            return None
         if kind == "sqlite":
             place = place.removeprefix("/").partition("?")[0]  # options of the connection follow
-        file = Path(expand(place))
-        return file.exists() and file.stat().st_size > 0
+        return Path(expand(place))
+
+    @property
+    def begun(self) -> bool:
+        """Whether there may be such a study: false where its storage's file is missing or empty."""
+        file = self.storage_file
+        return file is None or (file.exists() and file.stat().st_size > 0)
 
     @property
     def trials(self) -> int:

@@ -58,7 +58,7 @@ warnings.filterwarnings("ignore", message="Fixed parameter .* is out of range") 
 def open_study(config: StudyConfig, storage: BaseStorage | None = None) -> optuna.Study:
     """Open a study that exists, with the sampler and the pruner of its configuration.
 
-    Raises `InputError` where there is none of that name.
+    Raises `InputError` where there is none of that name, or one that is not of this program.
     """
     refine = config.refine
     pruner = (
@@ -70,7 +70,7 @@ def open_study(config: StudyConfig, storage: BaseStorage | None = None) -> optun
         )
     )
     try:
-        return optuna.load_study(
+        study = optuna.load_study(
             study_name=config.name,
             storage=storage or open_storage(config),
             sampler=OrderedSampler(config.space, seed=config.seed, kind=refine.sampler),
@@ -80,6 +80,12 @@ def open_study(config: StudyConfig, storage: BaseStorage | None = None) -> optun
         raise InputError(
             f"the study '{config.name}' has not begun: {config.storage_url} holds none of that name"
         ) from None
+    if "config" not in study.user_attrs and study.get_trials(deepcopy=False):
+        raise InputError(
+            f"{config.storage_url} holds trials of a study '{config.name}' without its settings, "
+            "as another program's would be: give this study another name (-o name=…)"
+        )
+    return study
 
 
 def create_study(

@@ -54,10 +54,9 @@ def load_study(
 def begun(config: StudyConfig) -> StudyConfig:
     """The same study; raises `InputError` where it has not begun."""
     if not config.begun:
-        raise InputError(
-            f"the study '{config.name}' has not begun: there is no {config.folder}; "
-            f"{program()} run FILE begins it"
-        )
+        file = config.storage_file
+        there = file is not None and file.exists()
+        raise _not_begun(config, f"{file} is empty" if there else f"there is no {file}")
     return config
 
 
@@ -67,11 +66,14 @@ def open_begun(config: StudyConfig) -> optuna.Study:
 
     study = open_study(begun(config))
     if "config" not in study.user_attrs:
-        raise InputError(
-            f"the study '{config.name}' has not begun: its storage has none of that name; "
-            f"{program()} run FILE begins it"
-        )
+        raise _not_begun(config, f"{config.storage_url} holds nothing but its name")
     return study
+
+
+def _not_begun(config: StudyConfig, why: str) -> InputError:
+    return InputError(
+        f"the study '{config.name}' has not begun: {why}; {program()} run FILE begins it"
+    )
 
 
 def as_given(file: Path, overrides: list[str] | None) -> str:

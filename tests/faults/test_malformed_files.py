@@ -211,20 +211,37 @@ def _folder(file: Path) -> None:
     (file / "x").mkdir(parents=True)
 
 
-DATABASES: dict[str, Callable[[Path], None]] = {
-    "empty": _bytes(lambda content: b""),
-    "text": _bytes(lambda content: b"this is no database\n" * 100),
-    "cut off": _bytes(lambda content: content[: len(content) // 2]),
-    "a header alone": _bytes(lambda content: content[:100]),
-    "zeros": _bytes(lambda content: bytes(4096)),
-    "broken pages": _bytes(lambda content: content[:4096] + b"\xff" * (len(content) - 4096)),
-    "a folder": _folder,
-    "another program's": _fresh("CREATE TABLE notes (text TEXT)"),
-    "a newer schema": _sql("UPDATE alembic_version SET version_num = 'v9.9.9.a'"),
-    "without trials": _sql("DROP TABLE trials"),
-    "without attributes": _sql("DELETE FROM study_user_attributes"),
-    "another study's": _other_study,
-    "an empty study's": _empty_study,
+NO_DATABASE = "study.db is damaged, or no database ("
+DATABASES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "empty": (_bytes(lambda content: b""), "has not begun: {file} is empty; "),
+    "missing": (Path.unlink, "has not begun: there is no {file}; "),
+    "text": (_bytes(lambda content: b"this is no database\n" * 100), NO_DATABASE),
+    "cut off": (_bytes(lambda content: content[: len(content) // 2]), NO_DATABASE),
+    "a header alone": (_bytes(lambda content: content[:100]), NO_DATABASE),
+    "zeros": (_bytes(lambda content: bytes(4096)), NO_DATABASE),
+    "broken pages": (
+        _bytes(lambda content: content[:4096] + b"\xff" * (len(content) - 4096)),
+        NO_DATABASE,
+    ),
+    "a folder": (_folder, NO_DATABASE),
+    "another program's": (
+        _fresh("CREATE TABLE notes (text TEXT)"),
+        "{file} is no database of studies",
+    ),
+    "a newer schema": (
+        _sql("UPDATE alembic_version SET version_num = 'v9.9.9.a'"),
+        "was made by another version of Optuna",
+    ),
+    "without trials": (_sql("DROP TABLE trials"), "{file} is damaged: it has no table 'trials'"),
+    "without attributes": (
+        _sql("DELETE FROM study_user_attributes"),
+        "{file} holds trials of a study 'tiny' without its settings",
+    ),
+    "another study's": (_other_study, "has not begun: sqlite:///{file} holds none of that name"),
+    "an empty study's": (
+        _empty_study,
+        "has not begun: sqlite:///{file} holds nothing but its name; ",
+    ),
 }
 READERS = ["report", "sync", "transcribe"]
 
@@ -235,12 +252,14 @@ def test_a_database_that_is_no_study_is_said(
     tmp_path: Path, refuse: Refuse, trained: StudyConfig, damage: str, command: str
 ) -> None:
     study = _file(tmp_path, trained)
-    DATABASES[damage](trained.folder / "study.db")
+    file = trained.folder / "study.db"
+    spoil, sentence = DATABASES[damage]
+    spoil(file)
     given = (
         ["transcribe", "a.wav", "--study", study] if command == "transcribe" else [command, study]
     )
     errors = refuse(*given, "-o", "tracking.enabled=true")
-    assert "study" in errors
+    assert sentence.format(file=file) in errors
 
 
 # ── Weights and tokens ───────────────────────────────────────────────────────────────────
