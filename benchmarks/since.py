@@ -1,11 +1,13 @@
 """Training of this checkout against that of an earlier commit: seconds and word error rate.
 
     python benchmarks/since.py 74ab356              # the first version that worked end to end
+    python benchmarks/since.py 74ab356 --explore    # on all networks of the explore phase
 
 The default study of that commit says what is trained by both: its speech, its training and its
-first anchor, with the same seeds. Each has a process of its own with one thread and the environment
-that its workers have, and they train in turns of one evaluation. Seconds are those of the process.
-The speech of an earlier commit has to be made as it was then, and its study to be understood.
+first anchor with several seeds, or its explore sample. Each has a process of its own with one
+thread and the environment that its workers have, and they train in turns of one evaluation. Seconds
+are those of the process. The speech of an earlier commit has to be made as it was then, and its
+study to be understood.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # when run as a
 from benchmarks import measuring
 from study.config_file import load
 from study.launchers import environment
+from study.sampler import even_sample
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAIN = """
@@ -83,35 +87,39 @@ def _answer(process: subprocess.Popen[str]) -> str:
     return line
 
 
-def compare(earlier: Path, study: Path, overrides: list[str], seeds: int) -> list[dict[str, Any]]:
-    """Train with both versions, seed after seed; the rows of the table."""
-    config = load(study, overrides)
+Training = tuple[dict[str, Any], int]
+"""The parameters of a network and of its training, and a seed."""
+
+
+def compare(
+    earlier: Path, study: Path, overrides: list[str], trainings: list[Training]
+) -> list[dict[str, Any]]:
+    """Train with both versions, one training after the other; the rows of the table."""
+    evaluations = load(study, overrides).training.evaluations
     ours: list[list[dict[str, Any]]] = []
     theirs: list[list[dict[str, Any]]] = []
-    for seed in range(1, seeds + 1):
-        asked = [
-            str(study),
-            *(json.dumps(value) for value in (overrides, config.anchor_shapes[0].shape, seed)),
-        ]
+    for parameters, seed in trainings:
+        asked = [str(study), *(json.dumps(value) for value in (overrides, parameters, seed))]
         now = begin(ROOT, asked, tuned=True)
         then = begin(earlier, asked, tuned=False)
-        turns = [(ask(now), ask(then)) for _ in range(config.training.evaluations)]
+        turns = [(ask(now), ask(then)) for _ in range(evaluations)]
         for process in (now, then):
             process.kill()
             process.wait()
         ours.append([turn for turn, _ in turns])
         theirs.append([turn for _, turn in turns])
         wers = " and ".join(f"{version[-1][-1]['wer']:.3f}" for version in (ours, theirs))
-        print(f"seed {seed}: WER {wers}", file=sys.stderr)
+        print(f"{parameters}, seed {seed}: WER {wers}", file=sys.stderr)
     rows = []
     for name, version in (("this", ours), (earlier.name, theirs)):
-        seconds = [turn["seconds"] for training in version for turn in training]
-        compared = [turn["seconds"] for training in theirs for turn in training]
+        seconds = [[turn["seconds"] for turn in training] for training in version]
+        compared = [[turn["seconds"] for turn in training] for training in theirs]
         rows.append(
             {
                 "version": name,
-                "seconds": measuring.spread([sum(t["seconds"] for t in each) for each in version]),
-                "ratio": measuring.ratios(seconds, compared),
+                "seconds": measuring.spread(list(map(sum, seconds))),
+                "ratio": measuring.ratios(list(chain(*seconds)), list(chain(*compared))),
+                "total": sum(map(sum, seconds)) / sum(map(sum, compared)),
                 "steps": version[0][-1]["step"],
                 "wer": measuring.spread([each[-1]["wer"] for each in version]),
                 "wers": [each[-1]["wer"] for each in version],
@@ -126,6 +134,7 @@ def main() -> None:
     parser.add_argument("commit")
     parser.add_argument("-o", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each version, 2 or more")
+    parser.add_argument("--explore", action="store_true", help="a training of each network of it")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     overrides = [f"runs={(ROOT / 'runs').absolute()}", *arguments.overrides]
@@ -135,13 +144,19 @@ def main() -> None:
         subprocess.run([*git, "add", "--detach", str(earlier), arguments.commit], check=True)
         try:
             study = earlier / "study.yaml"
-            rows = compare(earlier, study, overrides, arguments.seeds)
-            shape = load(study, overrides).anchor_shapes[0].shape
+            config = load(study, overrides)
+            anchor: dict[str, Any] = dict(config.anchor_shapes[0].shape)
+            trainings = [(anchor, seed) for seed in range(1, arguments.seeds + 1)]
+            if arguments.explore:
+                sample = even_sample(config.space, config.explore.trials, config.seed)
+                trainings = [(dict(parameters), 1) for parameters in sample]
+            rows = compare(earlier, study, overrides, trainings)
         finally:
             subprocess.run([*git, "remove", "--force", str(earlier)], check=True)
-    columns = {name: name for name in ("version", "seconds", "ratio", "steps", "wer")}
+    columns = {name: name for name in ("version", "seconds", "ratio", "total", "steps", "wer")}
     print(measuring.table(rows, columns))
-    measuring.write_results("since", "cpu", rows, commit=arguments.commit, shape=shape,
+    name = "since_explore" if arguments.explore else "since"
+    measuring.write_results(name, "cpu", rows, commit=arguments.commit, trainings=trainings,
                             overrides=arguments.overrides)  # fmt: skip
 
 
