@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from model.attention import RelativeAttention, relative_shift
+from model.attention import RelativeAttention, hidden, relative_shift
 from model.config import NetworkConfig
 from model.convolution import LONG, ConvolutionModule, MaskedBatchNorm
 from model.encoder import ConformerEncoder
@@ -182,6 +182,35 @@ def test_convolution_module_agrees_with_torch_layers() -> None:
     normalised = convolved / (1 + module.norm.eps) ** 0.5  # running statistics are 0 and 1
     expected = module.pointwise_out(normalised * torch.sigmoid(normalised))
     torch.testing.assert_close(module(x), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 17])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_the_attention_of_the_cpu_learns_as_it_does_plainly(
+    frames: int, masked: bool, rate: float
+) -> None:
+    torch.manual_seed(0)
+    attention = RelativeAttention(8, 2, rate).double()
+    x = torch.randn(3, frames, 8, dtype=torch.float64, requires_grad=True)
+    positions = torch.randn(2 * frames - 1, 8, dtype=torch.float64)
+    mask = None
+    if masked:
+        valid = torch.arange(frames) < torch.tensor([[frames], [frames // 2 + 1], [1]])
+        mask = hidden(valid)[:, None, None, :].double()
+    weighting = torch.randn(3, frames, 8, dtype=torch.float64)
+    found = []
+    for plainly in (False, True):
+        torch.manual_seed(1)  # of dropout
+        with pytest.MonkeyPatch.context() as patch:
+            if plainly:
+                patch.setattr(attention, "_suits_cpu", lambda three: False)
+            else:
+                patch.delattr(RelativeAttention, "_attend")
+            output = attention(x, positions, mask)
+        over = (x, *attention.parameters())
+        found.append([output, *torch.autograd.grad((output * weighting).sum(), over)])
+    torch.testing.assert_close(found[0], found[1])
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 17])
