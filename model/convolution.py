@@ -20,7 +20,7 @@ from model.cpu import learns_plainly
 
 aten = torch.ops.aten
 
-LONG = 9
+LONG = 7
 """Frames of a kernel from which on its gradient is faster as a convolution than with oneDNN."""
 
 
@@ -103,7 +103,7 @@ class ActivationsOnCpu(torch.autograd.Function):
         x = functional.glu(gates).mul_(valid).contiguous()
         y = _depthwise(x, weight, bias)
         count = counted.sum()
-        mean = (y * counted).sum((0, 1)) / count
+        mean = _sum_of(y, counted) / count
         centred = y.sub_(mean).mul_(counted)
         variance = centred.square().sum((0, 1)) / count
         rate = torch.rsqrt(variance + eps)
@@ -123,13 +123,18 @@ class ActivationsOnCpu(torch.autograd.Function):
         gradient = aten.silu_backward(gradient, normalised)
         shift = gradient.sum((0, 1))
         along = (gradient * centred).sum((0, 1))
-        gradient = gradient.mul_(counted)
-        gradient = gradient.sub_(gradient.sum((0, 1)) / count)
+        gradient = gradient.sub_(_sum_of(gradient, counted) / count)
         gradient = gradient.addcmul_(centred, along * rate.square() / count, value=-1)
         gradient = gradient.mul_(scale * rate).mul_(counted).contiguous()
         inner, kernels = _depthwise_gradients(gradient, x, weight)
         gates = aten.glu_backward(inner * valid, gates, -1)
-        return gates, None, None, kernels, gradient.sum((0, 1)), along * rate, shift, None
+        bias = torch.zeros_like(shift)  # BatchNorm takes away what is added to all frames
+        return gates, None, None, kernels, bias, along * rate, shift, None
+
+
+def _sum_of(x: Tensor, counted: Tensor) -> Tensor:
+    """Over the frames of `(B, T, D)` that `(B, T, 1)` counts -> `(D,)`."""
+    return counted.flatten() @ x.flatten(0, 1)
 
 
 def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -147,23 +152,23 @@ def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def _depthwise_gradients(gradient: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Of x and weight: gradient and x `(B, T, D)`, both contiguous, weight `(D, 1, K)`.
 
-    The gradient of a kernel is what a depthwise convolution of the input gives, whose kernel is the
-    gradient of the output: the whole batch is one image then, with utterances for rows. What oneDNN
-    has for that gradient takes ten times as long where kernels are long.
+    Both are depthwise convolutions. That of the kernels has the gradient of the output for kernels,
+    and the whole batch for one image, with utterances for rows: what oneDNN has for it takes up to
+    five times as long where kernels are long.
     """
     batch, frames, dim = x.shape
     geometry = ((1, 1), (0, weight.shape[2] // 2), (1, 1), False, (0, 0), dim)
-    long = weight.shape[2] >= LONG
-    inner, found, _ = aten.convolution_backward(
-        gradient.transpose(1, 2).unsqueeze(2), x.transpose(1, 2).unsqueeze(2),
-        weight.unsqueeze(2), None, *geometry, (True, not long, False),
-    )  # fmt: skip
-    if long:
-        # The stride of the one image says that channels come last, without which it is slow.
-        image = x.as_strided((1, dim, batch, frames), (x.numel(), 1, frames * dim, dim))
-        kernels = gradient.permute(2, 0, 1).unsqueeze(1)  # (D, 1, B, T)
-        found = aten.convolution(image, kernels, None, *geometry)  # (1, D, 1, K)
-    return inner.squeeze(2).transpose(1, 2), found.view_as(weight)
+    if weight.shape[2] < LONG:
+        inner, found, _ = aten.convolution_backward(
+            gradient.transpose(1, 2).unsqueeze(2), x.transpose(1, 2).unsqueeze(2),
+            weight.unsqueeze(2), None, *geometry, (True, True, False),
+        )  # fmt: skip
+        return inner.squeeze(2).transpose(1, 2), found.view_as(weight)
+    # The stride of the one image says that channels come last, without which it is slow.
+    image = x.as_strided((1, dim, batch, frames), (x.numel(), 1, frames * dim, dim))
+    kernels = gradient.permute(2, 0, 1).unsqueeze(1)  # (D, 1, B, T)
+    found = aten.convolution(image, kernels, None, *geometry)  # (1, D, 1, K)
+    return _depthwise(gradient, weight.flip(2), None), found.view_as(weight)
 
 
 class ConvolutionModule(nn.Module):
