@@ -123,8 +123,7 @@ def _parse(file: Path, text: str) -> tuple[dict[str, Any], Places]:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise InputError(
-            f"{file}:{line}: not YAML: the character #x{ord(str(error.character)):04x} cannot "
-            "stand in it"
+            f"{file}:{line}: not YAML: the character #x{error.character:04x} cannot stand in it"
         ) from None
     try:
         node = loader.get_single_node()
