@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -76,11 +77,17 @@ def train(
     too much (`shortage` knows it), `Diverged`, and `Interrupted` once `interrupted()` is true.
     """
     micro_batches, shown = 1, 0
+
+    def begun(facts: dict[str, object]) -> None:
+        nonlocal micro_batches
+        micro_batches = cast(int, facts["micro_batches"])  # of its checkpoint, perhaps
+        chosen(facts)
+
     while True:
         try:
             attempt = _attempt(
                 network, training, dataset, seed=seed, device=device, folder=folder,
-                identity=identity, interrupted=interrupted, remark=remark, chosen=chosen,
+                identity=identity, interrupted=interrupted, remark=remark, chosen=begun,
                 micro_batches=micro_batches,
             )  # fmt: skip
             while (evaluation := _next(attempt, training)) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -238,6 +239,28 @@ def test_out_of_memory_a_batch_is_computed_in_parts(
     assert [e.step for e in found] == [e.step for e in whole]
     assert chosen["micro_batches"] == 4
     assert remarks[-1] == f"out of memory ({error}): batches are computed in 4 parts"
+
+
+def test_a_trial_that_goes_on_is_computed_in_more_parts_than_before(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Recogniser.forward
+    most = 2
+
+    def limited(self: Recogniser, features: Tensor, *args: Any, **options: Any) -> Any:
+        if len(features) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return original(self, features, *args, **options)
+
+    monkeypatch.setattr(Recogniser, "forward", limited)
+    remarks: list[str] = []
+    asked = iter([False] * 3 + [True] * 9)
+    with pytest.raises(Interrupted):
+        _train(dataset, tmp_path, remark=remarks.append, interrupted=lambda: next(asked))
+    most = 1
+    _train(dataset, tmp_path, remark=remarks.append)
+    parts = [re.findall(r"in (\d) parts", remark) for remark in remarks]
+    assert parts == [["2"], ["4"]]
 
 
 def test_where_one_utterance_is_too_much_the_trial_cannot_be_trained(
