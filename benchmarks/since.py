@@ -133,8 +133,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("commit")
     parser.add_argument("-o", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--seeds", type=int, default=3, help="trainings of each version, 2 or more")
-    parser.add_argument("--explore", action="store_true", help="a training of each network of it")
+    parser.add_argument("--explore", action="store_true", help="each network of it, not an anchor")
+    parser.add_argument(
+        "--seeds", type=int, help="trainings of each network: 3, or 1 with --explore"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     overrides = [f"runs={(ROOT / 'runs').absolute()}", *arguments.overrides]
@@ -145,11 +147,11 @@ def main() -> None:
         try:
             study = earlier / "study.yaml"
             config = load(study, overrides)
-            anchor: dict[str, Any] = dict(config.anchor_shapes[0].shape)
-            trainings = [(anchor, seed) for seed in range(1, arguments.seeds + 1)]
+            networks: list[dict[str, Any]] = [dict(config.anchor_shapes[0].shape)]
             if arguments.explore:
-                sample = even_sample(config.space, config.explore.trials, config.seed)
-                trainings = [(dict(parameters), 1) for parameters in sample]
+                networks = even_sample(config.space, config.explore.trials, config.seed)
+            seeds = arguments.seeds or (1 if arguments.explore else 3)
+            trainings = [(network, 1 + seed) for seed in range(seeds) for network in networks]
             rows = compare(earlier, study, overrides, trainings)
         finally:
             subprocess.run([*git, "remove", "--force", str(earlier)], check=True)
