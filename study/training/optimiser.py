@@ -13,12 +13,10 @@ operation each and not hundreds: a tenth of a training step of a small network.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.adamw import adamw
 
 from study.training.config import TrainingConfig
 
@@ -26,52 +24,28 @@ ALIGNMENT = 16
 """Elements: each tensor begins at a multiple of 64 bytes, for which kernels are fastest."""
 
 
-@dataclass(frozen=True)
-class _Group:
-    """Weights that are updated alike, and what AdamW remembers of their gradients."""
-
-    weights: nn.Parameter
-    learning_rate_scale: float
-    weight_decay: float
-    mean: Tensor
-    mean_square: Tensor
-    step: Tensor
-    """Updates made, a scalar: there is none where the loss was not finite."""
-
-    @property
-    def gradient(self) -> Tensor:
-        assert self.weights.grad is not None
-        return self.weights.grad
-
-    def state(self) -> dict[str, Tensor]:
-        return {"mean": self.mean, "mean_square": self.mean_square, "step": self.step}
-
-
 class Optimiser:
     """AdamW with weight decay on matrices alone and a learning rate of its own for the decoder.
 
     It moves the weights of the network, which has to be on its device already, into its vectors. A
-    weight that a step does not reach counts as one with a gradient of zero. The update is torch's
-    fused one, called without the `torch.optim.AdamW` around it, whose bookkeeping takes as long.
+    weight that a step does not reach counts as one with a gradient of zero.
     """
 
     def __init__(self, network: nn.Module, training: TrainingConfig) -> None:
-        alike: dict[tuple[float, float], list[nn.Parameter]] = {}
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in network.named_parameters():
             scale = training.decoder_learning_rate_scale if name.startswith("decoder.") else 1.0
             decay = training.weight_decay if parameter.dim() > 1 else 0.0
-            alike.setdefault((scale, decay), []).append(parameter)
-        self._groups = []
-        for (scale, decay), parameters in alike.items():
-            weights = _as_vector(parameters)
-            self._groups.append(
-                _Group(
-                    weights, scale, decay,
-                    mean=torch.zeros_like(weights.detach()),
-                    mean_square=torch.zeros_like(weights.detach()),
-                    step=torch.zeros((), device=weights.device),
-                )
-            )  # fmt: skip
+            groups.setdefault((scale, decay), []).append(parameter)
+        self._vectors = [_as_vector(parameters) for parameters in groups.values()]
+        self._adamw = torch.optim.AdamW(
+            [
+                {"params": [vector], "scale": scale, "weight_decay": decay}
+                for (scale, decay), vector in zip(groups, self._vectors, strict=True)
+            ],
+            lr=training.learning_rate,
+            fused=True,
+        )
 
     def clear(self) -> None:
         """Set all gradients to zero."""
@@ -81,7 +55,7 @@ class Optimiser:
     @property
     def gradients(self) -> list[Tensor]:
         """The gradients of all weights, a vector for each group."""
-        return [group.gradient for group in self._groups]
+        return [vector.grad for vector in self._vectors if vector.grad is not None]
 
     def clip(self, largest: float) -> Tensor:
         """Scale the gradients down to a 2-norm of `largest`; returns the norm before, a scalar."""
@@ -92,28 +66,20 @@ class Optimiser:
             gradient.mul_(factor)
         return norm
 
-    @torch.no_grad()
     def step(self, learning_rate: float, *, skip: Tensor | None = None) -> None:
         """Update the weights, unless the scalar `skip` is 1: nobody waits to find out."""
-        for group in self._groups:
-            adamw(
-                [group.weights], [group.gradient], [group.mean], [group.mean_square], [],
-                [group.step],
-                lr=learning_rate * group.learning_rate_scale,
-                weight_decay=group.weight_decay,
-                beta1=0.9, beta2=0.999, eps=1e-8,
-                amsgrad=False, maximize=False, fused=True, found_inf=skip,
-            )  # fmt: skip
+        for group in self._adamw.param_groups:
+            group["lr"] = learning_rate * group["scale"]
+        self._adamw.found_inf = skip  # type: ignore[attr-defined]
+        self._adamw.step()
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint has to keep."""
-        return {"groups": [group.state() for group in self._groups]}
+        return self._adamw.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
-        for group, kept in zip(self._groups, state["groups"], strict=True):
-            for name, tensor in group.state().items():
-                tensor.copy_(kept[name])
+        self._adamw.load_state_dict(state)
 
 
 def _as_vector(parameters: list[nn.Parameter]) -> nn.Parameter:
