@@ -35,7 +35,7 @@ audit:
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true  # templates are no Python
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true  # some hold templates, which are no Python
 	@touch $@
 
 # Pins everything, for any platform and Python; needs uv.

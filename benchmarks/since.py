@@ -6,8 +6,8 @@
 The default study of that commit says what is trained by both: its speech, its training and its
 first anchor with several seeds, or its explore sample. Each has a process of its own with one
 thread and the environment that its workers have, and they train in turns of one evaluation. Seconds
-are those of the process. The speech of an earlier commit has to be made as it was then, and its
-study to be understood.
+are those of the process; `total` is their sum over that of the earlier version. The speech of an
+earlier commit has to be made as it was then, and its study to be understood.
 """
 
 from __future__ import annotations
@@ -135,7 +135,9 @@ def main() -> None:
     parser.add_argument("-o", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--explore", action="store_true", help="each network of it, not an anchor")
     parser.add_argument(
-        "--seeds", type=int, help="trainings of each network: 3, or 1 with --explore"
+        "--seeds",
+        type=int,
+        help="trainings of each network: 3 (or more than 1), or 1 with --explore",
     )
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -153,8 +153,8 @@ def _depthwise_gradients(gradient: Tensor, x: Tensor, weight: Tensor) -> tuple[T
     """Of x and weight: gradient and x `(B, T, D)`, both contiguous, weight `(D, 1, K)`.
 
     Both are depthwise convolutions. That of the kernels has the gradient of the output for kernels,
-    and the whole batch for one image, with utterances for rows: what oneDNN has for it takes up to
-    five times as long where kernels are long.
+    and the whole batch for one image, with utterances for rows: what oneDNN has for it takes
+    several times as long where kernels are long.
     """
     batch, frames, dim = x.shape
     geometry = ((1, 1), (0, weight.shape[2] // 2), (1, 1), False, (0, 0), dim)

@@ -17,17 +17,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from model.attention import (
-    ClippedAttention,
-    LegacyRelativeAttention,
-    RelativeAttention,
-    SelfAttention,
-    hidden,
-)
+from model.attention import SelfAttention, hidden
 from model.config import NetworkConfig
 from model.convolution import ConvolutionModule
 from model.dropout import Dropout
 from model.positions import AbsolutePositions, LegacyRelativePositions, RelativePositions
+from model.relative_attention import (
+    ClippedAttention,
+    LegacyRelativeAttention,
+    RelativeAttention,
+)
 from model.subsampling import Conv2dSubsampling, subsampled_length
 
 LAYER_NORM_EPS = 1e-12  # ESPnet's, in every LayerNorm of encoder and decoder

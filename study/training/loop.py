@@ -78,7 +78,7 @@ def train(
     """
     micro_batches, shown = 1, 0
 
-    def begun(facts: dict[str, object]) -> None:
+    def choice_made(facts: dict[str, object]) -> None:
         nonlocal micro_batches
         micro_batches = cast(int, facts["micro_batches"])  # of its checkpoint, perhaps
         chosen(facts)
@@ -87,7 +87,7 @@ def train(
         try:
             attempt = _attempt(
                 network, training, dataset, seed=seed, device=device, folder=folder,
-                identity=identity, interrupted=interrupted, remark=remark, chosen=begun,
+                identity=identity, interrupted=interrupted, remark=remark, chosen=choice_made,
                 micro_batches=micro_batches,
             )  # fmt: skip
             while (evaluation := _next(attempt, training)) is not None:

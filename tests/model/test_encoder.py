@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from model.attention import RelativeAttention, hidden, relative_shift
+from model.attention import hidden
 from model.config import NetworkConfig
 from model.convolution import LONG, ConvolutionModule, MaskedBatchNorm
 from model.encoder import ConformerEncoder
 from model.positions import RelativePositions, sinusoids
+from model.relative_attention import RelativeAttention, relative_shift
 from model.subsampling import SHORTEST, Conv2dSubsampling, subsampled_length
 
 SMALL = NetworkConfig(

@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.attention import (
-    ClippedAttention,
-    LegacyRelativeAttention,
-    SelfAttention,
-    legacy_shift,
-    relative_shift,
-    relative_unshift,
-)
+from model.attention import SelfAttention
 from model.config import NetworkConfig
 from model.counting import cost
 from model.encoder import POSITIONS, ConformerEncoder
 from model.positions import LegacyRelativePositions, sinusoids
+from model.relative_attention import (
+    ClippedAttention,
+    LegacyRelativeAttention,
+    legacy_shift,
+    relative_shift,
+    relative_unshift,
+)
 from tests.model.test_encoder import SMALL
 
 DIM, HEADS = 8, 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import torch
 from torch import Tensor, nn
 
@@ -84,7 +86,7 @@ def test_what_is_kept_in_a_checkpoint_is_enough_to_go_on() -> None:
         first.clear()
         _learn(networks[0], number)
         first.step(1e-2)
-    second.load_state_dict(first.state_dict())
+    second.load_state_dict(deepcopy(first.state_dict()))  # as one that was written and read
     networks[1].load_state_dict(networks[0].state_dict())
     for network, optimiser in zip(networks, (first, second), strict=True):
         optimiser.clear()
