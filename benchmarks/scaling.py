@@ -172,6 +172,7 @@ def _config(folder: Path, refine: int) -> StudyConfig:
     return planted_config(
         folder, seed=0, explore={"trials": 8}, refine={"trials": refine, "survivors": 0.0},
         finalists={"top": 0, "anchors": False}, tracking={"enabled": True},
+        storage="sqlite",
     )  # fmt: skip
 
 

@@ -28,7 +28,14 @@ from study.data.batches import Batches
 from study.data.dataset import Dataset
 from study.leases import alone
 from study.space import Number
-from study.storage import CHOSEN, FINALIST, grounds_of_choice, retried, search_is_over
+from study.storage import (
+    CHOSEN,
+    FINALIST,
+    finalists_are_chosen,
+    grounds_of_choice,
+    retried,
+    search_is_over,
+)
 from study.training.config import TrainingConfig
 from study.training.evaluation import recognise, write_hypotheses
 from study.training.loop import EVALUATION_BATCH
@@ -92,13 +99,15 @@ def select(config: StudyConfig, study: optuna.Study) -> list[Finalist]:
 def enqueue(config: StudyConfig, study: optuna.Study) -> int:
     """Put the repetitions that are lacking into the queue; returns how many were added.
 
-    Nothing is added before every trial of the search has an outcome. How many there are is what the
-    study has it by now: a worker may have been started with a file that asks for others.
+    Nothing is added before every trial of the search has an outcome, nor where all were added: to
+    choose takes seconds. How many there are is what the study has it by now: a worker may have been
+    started with a file that asks for others.
     """
+    attributes = study.user_attrs
     trials = study.get_trials(deepcopy=False)
-    if not search_is_over(trials):
+    if not search_is_over(trials) or finalists_are_chosen(attributes, trials):
         return 0
-    grounds = grounds_of_choice(study.user_attrs, trials)
+    grounds = grounds_of_choice(attributes, trials)
     asked = FinalistsConfig.model_validate(grounds["asked"])
     config = config.model_copy(update={"finalists": asked})
     chosen = select(config, study)

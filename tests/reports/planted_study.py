@@ -1,10 +1,11 @@
 """Whole studies on a planted surface: the real study code, with a formula in place of training.
 
-    storage = conduct(Surface.draw(rng), noise=0.01, folder=tmp_path, seed=0)
+    config = planted_config(tmp_path, seed=0)
+    storage = conduct(config, Formula(Surface.draw(rng), noise=0.01))
     record = read_study(storage, "planted")
 
 Everything else is the product's own: the enqueued budget, the sampler, the pruner, how a trial
-ends and what is stored of it, on a real SQLite file.
+ends and what is stored of it, on a real storage.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from optuna.storages import BaseStorage
 
 from model.config import SHAPE, NetworkConfig
 from study.config import StudyConfig
@@ -59,7 +61,7 @@ def planted_config(folder: Path, *, seed: int, **sections: Any) -> StudyConfig:
             "anchors": [{"name": "middle", **MIDDLE}],
             "finalists": {"top": 2, "seeds": 2},
             "seed": seed,
-            "storage": "sqlite",
+            "storage": "journal",
             "tracking": {"enabled": False},
             **sections,
         }
@@ -120,8 +122,8 @@ class Formula:
         return SimpleNamespace(parameters=22 * size, flops_per_second=1e3 * size)
 
 
-def conduct(config: StudyConfig, formula: Formula) -> str:
-    """Run every trial of a study; returns the URL of its storage."""
+def conduct(config: StudyConfig, formula: Formula) -> BaseStorage:
+    """Run every trial of a study; returns its storage."""
     fingerprint = f"{zlib.crc32(repr(formula.surface).encode()):08x}"
     dataset = cast("Dataset", SimpleNamespace(fingerprint=fingerprint))
     splits = {name: {"words": 3000} for name in ("train", "dev", "test")}
@@ -140,4 +142,4 @@ def conduct(config: StudyConfig, formula: Formula) -> str:
                 run_trial(laboratory, trial)
             settle(laboratory)
             enqueue(config, study)
-    return config.storage_url
+    return study._storage

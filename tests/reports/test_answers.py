@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from optuna.storages import BaseStorage
 from pydantic import TypeAdapter, ValidationError
 
 import reports
@@ -58,13 +59,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def storage(folder: Path) -> str:
+def storage(folder: Path) -> BaseStorage:
     config = planted_config(folder, seed=0, explore={"trials": 64}, refine={"trials": 8})
     return conduct(config, Formula(SURFACE, 0.004))
 
 
 @pytest.fixture(scope="module")
-def record(storage: str) -> StudyRecord:
+def record(storage: BaseStorage) -> StudyRecord:
     return read_study(storage, "planted")
 
 
@@ -260,7 +261,7 @@ def test_values_are_listed_as_people_do() -> None:
 
 
 @pytest.fixture(scope="module")
-def files(storage: str, tmp_path_factory: pytest.TempPathFactory) -> reports.ReportFiles:
+def files(storage: BaseStorage, tmp_path_factory: pytest.TempPathFactory) -> reports.ReportFiles:
     return reports.write(storage, "planted", tmp_path_factory.mktemp("report"))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from optuna.storages import BaseStorage
 
 import reports
 from reports.comparing import (
@@ -32,7 +33,7 @@ TURNED = replace(  # shallow is better here, and the rest is the same
 
 
 @pytest.fixture(scope="module")
-def storages(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str]]:
+def storages(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[BaseStorage, str]]:
     found = []
     for name, surface, seed in (("one", SURFACE, 0), ("again", SURFACE, 1), ("turned", TURNED, 0)):
         config = planted_config(
@@ -44,7 +45,7 @@ def storages(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def records(storages: list[tuple[str, str]]) -> list[StudyRecord]:
+def records(storages: list[tuple[BaseStorage, str]]) -> list[StudyRecord]:
     return [read_study(*pair) for pair in storages]
 
 
@@ -54,7 +55,7 @@ def studies(records: list[StudyRecord]) -> tuple[Compared, ...]:
 
 
 def test_a_study_that_is_not_there_is_named(
-    storages: list[tuple[str, str]], tmp_path: Path
+    storages: list[tuple[BaseStorage, str]], tmp_path: Path
 ) -> None:
     with pytest.raises(reports.StudyUnreadable, match='"nowhere"'):
         reports.compare([storages[0], (storages[0][0], "nowhere")], tmp_path)
@@ -123,7 +124,7 @@ def test_shared_shapes_are_ranked_with_an_interval(records: list[StudyRecord]) -
     assert ranks_data(compared([records[0], equal]))[0].correlation is None
 
 
-def test_the_page_stands_alone(storages: list[tuple[str, str]], tmp_path: Path) -> None:
+def test_the_page_stands_alone(storages: list[tuple[BaseStorage, str]], tmp_path: Path) -> None:
     page = reports.compare(storages, tmp_path).html.read_text()
     assert "the studies agree on" in page
     assert page.count("winner, mean of") == 3

@@ -13,6 +13,7 @@ from rich.console import Console
 import reports
 from study.budget import LEFT_OUT, refine_is_spent, seconds_of
 from study.config import StudyConfig
+from study.connection import open_storage
 from study.progress import Watch
 from study.status import show
 from study.storage import open_study
@@ -99,7 +100,7 @@ def test_people_are_told(spent: StudyConfig, tmp_path: Path) -> None:
     watch._told.clear()
     (said,) = [line for line in watch.lines() if "hours" in line]
     assert said == "The hours of refine are spent: 8 of its trials are left out."
-    files = reports.write(spent.storage_url, spent.name, tmp_path / "report")
+    files = reports.write(open_storage(spent), spent.name, tmp_path / "report")
     assert "Left out: the hours of the refine phase were spent" in files.html.read_text()
     assert files.answers.trials[LEFT_OUT] == 8
 

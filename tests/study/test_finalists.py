@@ -14,6 +14,7 @@ from reports.ranking import Candidate
 from reports.record import read_study
 from study import finalists
 from study.config import StudyConfig
+from study.connection import open_storage
 from study.errors import InputError
 from study.finalists import enqueue, select
 from study.leases import Watcher, claim
@@ -32,9 +33,9 @@ from tests.reports.test_answers import SURFACE
 ATTRIBUTES = {"corpus": {"fingerprint": "planted"}}
 
 
-def _config(folder: Path, **finalists: Any) -> StudyConfig:
+def _config(folder: Path, *, explore: int = 8, **finalists: Any) -> StudyConfig:
     return planted_config(
-        folder, seed=0, explore={"trials": 8}, refine={"trials": 2}, finalists=finalists
+        folder, seed=0, explore={"trials": explore}, refine={"trials": 2}, finalists=finalists
     )
 
 
@@ -109,11 +110,12 @@ def test_they_alone_have_a_test_wer(conducted: tuple[StudyConfig, optuna.Study])
 
 
 def test_asking_again_adds_nothing_and_chooses_the_same(
-    conducted: tuple[StudyConfig, optuna.Study],
+    conducted: tuple[StudyConfig, optuna.Study], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, study = conducted
     labels = {trial.user_attrs["finalist"] for trial in _finalists(study)}
     assert {finalist.label for finalist in select(config, study)} == labels
+    monkeypatch.setattr("reports.candidates", pytest.fail)  # it reads the whole search
     assert enqueue(config, study) == 0
 
 
@@ -137,19 +139,12 @@ def test_what_is_predicted_best_later_is_another_finalist(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A search that went on predicts another best: it is trained, not averaged with the first."""
-    config = _config(tmp_path, top=1, seeds=2, anchors=False)
-
-    def predicted(layers: int) -> None:
+    for explore, layers in ((8, 2), (9, 4), (10, 2)):
         values = {**MIDDLE, "encoder_layers": layers, "learning_rate": 1e-3}
         best = Candidate(trial=None, values=values, expected=0.1)
-        monkeypatch.setattr("reports.candidates", lambda *_: [best])
-
-    predicted(2)
-    conduct(config, Formula(SURFACE, 0.004))
-    predicted(4)
-    conduct(config, Formula(SURFACE, 0.004))
-    predicted(2)
-    conduct(config, Formula(SURFACE, 0.004))
+        monkeypatch.setattr("reports.candidates", lambda *_, best=best: [best])
+        config = _config(tmp_path, explore=explore, top=1, seeds=2, anchors=False)
+        conduct(config, Formula(SURFACE, 0.004))
     found = [
         (trial.user_attrs["finalist"], trial.params["encoder_layers"])
         for trial in _finalists(open_study(config))
@@ -166,11 +161,11 @@ def test_what_was_predicted_best_and_is_drawn_later_is_not_trained_under_two_nam
     monkeypatch.setattr("reports.candidates", lambda *_: [best])
     conduct(config, Formula(SURFACE, 0.004))
     monkeypatch.setattr("reports.candidates", lambda *_: [replace(best, trial=7)])
-    for seeds, trained in ((2, 2), (3, 3)):
-        more = _config(tmp_path, top=1, seeds=seeds, anchors=False)
+    for explore, seeds in ((9, 2), (9, 3)):
+        more = _config(tmp_path, explore=explore, top=1, seeds=seeds, anchors=False)
         conduct(more, Formula(SURFACE, 0.004))
         labels = [trial.user_attrs["finalist"] for trial in _finalists(open_study(more))]
-        assert labels == ["predicted best"] * trained
+        assert labels == ["predicted best"] * seeds
 
 
 def test_an_anchor_that_was_trained_again_as_a_trial_is_not_once_more_under_its_name(
@@ -263,7 +258,7 @@ def test_neither_sampler_nor_effects_learn_from_finalists(
     config, study = conducted
     sampler = OrderedSampler(config.space, seed=0)
     assert not any(sampler._is_usable(trial) for trial in _finalists(study))
-    record = read_study(config.storage_url, config.name)
+    record = read_study(open_storage(config), config.name)
     assert not record.trials.loc[record.trials["phase"] == FINALIST, "even"].any()
 
 
@@ -271,7 +266,7 @@ def test_the_winner_has_the_lowest_mean_dev_wer(
     conducted: tuple[StudyConfig, optuna.Study],
 ) -> None:
     config, study = conducted
-    record = read_study(config.storage_url, config.name)
+    record = read_study(open_storage(config), config.name)
     means: dict[str, list[float]] = {}
     for trial in _finalists(study):
         assert trial.value is not None
