@@ -37,13 +37,13 @@ DOCUMENTS = [
 ]
 PARSED = {
     # the beginning of a command -> why a test does not run it
-    "run mine.yaml": "trains 34 trials; the study of init is run in tests/study/test_init.py",
+    "run mine.yaml": "trains 34 trials; tests/study/test_init.py runs such a study with fewer",
     "status --watch": "waits until a study is finished; tests/study/test_status.py follows one",
     "status mine.yaml --watch": "the same",
     "transcribe a.wav --study mine.yaml": "that study is not run",
     "export espnet mine.yaml": "that study is not run",
     "compare mine.yaml other.yaml": "that study is not run",
-    "ui": "serves until it is stopped; tests/study/test_mlflow_ui.py runs it",
+    "ui": "serves until it is stopped; tests/study/tracking/test_ui.py runs it",
     "dashboard": "serves until it is stopped; tests/study/test_dashboard.py runs it",
     "serve": "serves until it is stopped; tests/study/test_connection.py runs it",
     "worker": "tests/study/test_run.py starts workers",
@@ -153,6 +153,8 @@ def test_every_reason_not_to_run_a_command_is_of_a_command_that_is_there() -> No
     used = {_why_not(command) for _, command in OURS}
     assert [begin for begin in PARSED if not any(c.startswith(begin) for _, c in OURS)] == []
     assert None in used
+    named = re.findall(r"tests/\S+\.py", " ".join(PARSED.values()))
+    assert named and [file for file in named if not (ROOT / file).is_file()] == []
 
 
 @pytest.mark.parametrize(("document", "command"), ALL)

@@ -25,10 +25,12 @@ from study.data.tokens import PieceTokenizer
 from study.errors import InputError
 from study.init import Corpus, init, study_name, text, tokens
 from study.scales import SCALES, SMALL, scale_of
+from study.storage import open_study
 from tests.command_line import CommandLine
 from tests.speech import write_corpus
 from tests.study.data import layouts
 from tests.study.data.layouts import BUILD
+from tests.study.small_study import train
 
 SYLLABLES = ["".join(letters) for letters in product("abcdefgh", repeat=3)]
 """512 different words."""
@@ -101,6 +103,18 @@ def test_check_accepts_what_init_wrote(tmp_path: Path) -> None:
     console = Console(width=100, record=True, file=io.StringIO())
     check(load(tmp_path / "mine.yaml", [f"runs={tmp_path / 'runs'}", "device=cpu"]), console)
     assert "34 trials (1 anchor, 16 explore, 8 refine, 9 of finalists)" in console.export_text()
+
+
+def test_a_study_of_init_is_run(tmp_path: Path) -> None:
+    """Its smallest: an anchor, and its finalist."""
+    _write(write_corpus(tmp_path / "corpus"), tmp_path / "mine.yaml")
+    few = ["explore.trials=0", "refine.trials=0", "finalists.top=1", "finalists.seeds=1"]
+    short = ["training.budget={steps: 2}", "training.evaluations=1", "device=cpu"]
+    config = load(tmp_path / "mine.yaml", [*few, *short, "tracking.enabled=false"])
+    train(config)
+    anchor, finalist = open_study(config).trials
+    assert anchor.user_attrs["outcome"] == finalist.user_attrs["outcome"] == "finished"
+    assert finalist.user_attrs["test_wer"] > 0
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

@@ -22,12 +22,13 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from model.config import SHAPE
-from study.config_file import load
+from study.config_file import dump, load
 from study.storage import create_study
 from tests.browser import browser, needs_browser, see
 from tests.command_line import CommandLine
 from tests.speech import read_manifest
 from tests.study.mlflow_store import everything
+from tests.study.small_study import small_config, train
 from tests.study.training.test_scoring import needs_sclite, sclite
 
 if TYPE_CHECKING:
@@ -278,6 +279,18 @@ def test_finalists_wait_for_the_end_of_the_search(
     code, _, errors = command_line("finalists", TINY, "-o", f"runs={tmp_path}")
     assert code == 2
     assert "the search of the study 'tiny' is not over" in errors
+
+
+def test_more_finalists_are_trained_of_a_search_that_is_over(
+    command_line: CommandLine, tmp_path: Path
+) -> None:
+    config = small_config(tmp_path, "finalists.seeds=1")
+    train(config)
+    file = tmp_path / "small.yaml"
+    file.write_text(dump(config))
+    said = command_line("finalists", file, "-o", "finalists.seeds=2", "-o", "launcher.kind=inline")
+    assert said.code == 0, said.errors
+    assert "(3/3)" in said.output and "mean of 2 seeds" in " ".join(said.output.split())
 
 
 def test_finalists_that_nobody_asked_for_are_none(command_line: CommandLine) -> None:

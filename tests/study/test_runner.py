@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -16,6 +17,7 @@ from study.errors import InputError
 from study.leases import claim
 from study.progress import Watch
 from study.storage import create_study
+from tests.study.small_study import small_config
 from tests.study.storages import ATTRIBUTES, tiny
 
 
@@ -50,6 +52,35 @@ def test_the_last_trials_of_the_search_bring_workers_for_the_finalists_along(
         assert watch.unfinished == 1
         runner._train(config, study, watch, most)
     assert sizes == [3, 1 + config.finalist_trials]
+
+
+def test_workers_that_give_up_leave_their_reasons_and_the_command_to_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config(tmp_path)
+    log = config.folder / "logs" / "worker-0.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("2026-01-01 ERROR study.worker: that was in an earlier run\n")
+
+    class Full:
+        """Workers that end because the disk is full."""
+
+        gave_up = True
+
+        def __init__(self, *_: Any) -> None:
+            with log.open("a") as file:
+                file.write("2026-01-02 ERROR study.worker: [/] has no space left\n")
+
+        def look(self, finished: int) -> bool:
+            return False
+
+    monkeypatch.setattr(runner, "Crew", Full)
+    console = _console()
+    assert runner.run(config, console) == runner.FAILED
+    said = " ".join(console.export_text().split())
+    assert "A worker stopped: [/] has no space left The workers stopped with" in said
+    assert "Run the same command again to go on." in said
+    assert "earlier run" not in said
 
 
 @pytest.mark.parametrize("kind", ["slurm", "ray"])

@@ -23,12 +23,14 @@ import soundfile
 from mlflow import MlflowClient
 
 from study.config import StudyConfig
+from study.config_file import dump
 from study.errors import InputError
 from study.storage import open_study
 from study.tracking.address import tracking_uri
 from study.tracking.model import log_model, register, requirements, serving
 from study.tracking.store import Experiment, prepare
 from study.winner import Trained, winner
+from tests.command_line import CommandLine
 from tests.study.spoken_study import TEXTS, commands
 
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -75,6 +77,31 @@ def test_it_belongs_to_the_study_and_is_logged_once(
     assert [output.model_id for output in outputs.model_outputs] == [model_id]
     assert log_model(experiment, chosen) == (model_id, False)
     assert len(client.search_logged_models([experiment.experiment_id])) == 1
+
+
+def test_the_command_registers_the_winner_and_says_how_to_serve_it(
+    experiment: Experiment,
+    model_id: str,
+    spoken_study: StudyConfig,
+    command_line: CommandLine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(dump(spoken_study))
+    refused = command_line("register", file)
+    assert refused.code == 2
+    assert "tracking.enabled is false" in refused.errors
+    arguments = ("register", file, "-o", "tracking.enabled=true")
+    monkeypatch.setattr("study.tracking.sync.open_experiment", lambda *_: None)
+    assert command_line(*arguments).code == 1
+    monkeypatch.setattr("study.tracking.sync.open_experiment", lambda *_: experiment)
+    said = command_line(*arguments, "--name", "spoken", "--alias", "best")
+    assert said.code == 0
+    assert "is version 1, models:/spoken@best. To serve it" in said.output
+    assert "mlflow models serve" in said.output
+    version = MlflowClient(experiment.tracking_uri).get_model_version_by_alias("spoken", "best")
+    assert f"/{model_id}/" in str(version.source)
 
 
 def test_a_model_that_could_not_be_logged_to_its_end_is_not_taken_for_one(
