@@ -30,7 +30,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
-from torchaudio.functional import rnnt_loss
 
 from model.config import NetworkConfig
 from model.ctc import BLANK
@@ -231,6 +230,8 @@ class Transducer(nn.Module):
         )
         if torch.are_deterministic_algorithms_enabled():
             given = tuple(tensor.cpu() for tensor in given)  # of CUDA's kernel it is not known
+        from torchaudio.functional import rnnt_loss  # a library that no other decoder needs
+
         loss = rnnt_loss(*given, blank=0, reduction="sum", fused_log_softmax=False)
         return loss.to(source.device)
 

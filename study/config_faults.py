@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -76,7 +77,7 @@ def _range_faults(name: str, searched: SearchRange, config: StudyConfig) -> Iter
     except ValueError as error:
         yield str(error)
         return
-    kind: TypeAdapter[Any] = TypeAdapter(NetworkConfig if section == "network" else TrainingConfig)
+    kind = _checked(NetworkConfig if section == "network" else TrainingConfig)
     baseline = getattr(config, section)
     for value in dimension.values or dimension.extremes:
         plain = {field.name: getattr(baseline, field.name) for field in fields(baseline)}
@@ -88,6 +89,11 @@ def _range_faults(name: str, searched: SearchRange, config: StudyConfig) -> Iter
     fault = unread(config.network, name)
     if fault:
         yield fault
+
+
+@cache
+def _checked(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def _anchor_faults(config: StudyConfig) -> Iterator[tuple[str, str]]:

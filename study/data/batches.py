@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import torch
-import torchaudio
 from torch import Tensor
 
 from study.data.config import AugmentationConfig
@@ -230,8 +229,11 @@ def spec_augment(features: Tensor, config: AugmentationConfig) -> Tensor:
 
     Masked cells are zero on the logarithmic scale, before normalisation, as in ESPnet.
     """
+    from torchaudio.functional import (
+        mask_along_axis_iid as mask,
+    )  # what is only looked at needs none
+
     x = features.unsqueeze(1)  # (B, 1, T, F)
-    mask = torchaudio.functional.mask_along_axis_iid
     for _ in range(config.frequency_masks):
         x = mask(x, config.frequency_mask_width, 0.0, axis=3)
     for _ in range(config.time_masks):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +13,8 @@ from model.ctc import shortest_alignment
 from model.subsampling import SHORTEST, subsampled_length
 from study.data.config import FeatureConfig, TokenConfig
 from study.data.corpus import SPLITS, Corpus, Utterance
-from study.data.features import FeatureStore, audio_fingerprint, open_features
+from study.data.features import FeatureStore, open_features
+from study.data.fingerprint import audio_fingerprint, corpus_fingerprint
 from study.data.leaks import leaks
 from study.data.tokens import UNKNOWN, Tokenizer, learn_tokenizer
 from study.errors import InputError
@@ -101,7 +100,7 @@ def prepare(
     if empty:
         raise InputError(empty)
     everything = [utterance for split in SPLITS for utterance in read[split]]
-    audio = audio_fingerprint(everything)
+    audio = audio_fingerprint(everything, cache)
     store = open_features(everything, audio, features, cache)
     tokenizer = learn_tokenizer(tokens, [u.text for u in read["train"] if u.text], cache / "tokens")
     splits: dict[str, Split] = {}
@@ -130,7 +129,7 @@ def prepare(
         splits=splits,
         tokenizer=tokenizer,
         normalisation=store.normalisation(splits["train"].numbers),
-        fingerprint=_fingerprint(read, audio),
+        fingerprint=corpus_fingerprint(read, audio),
         warnings=[*warnings, *_unknown_units(splits), *_leaks(splits)],
     )
 
@@ -200,8 +199,3 @@ def _leaks(splits: dict[str, Split]) -> Iterator[str]:
     if found:
         lead = "splits overlap, so that error rates look better than they are:"
         yield "\n".join([lead, *(f"  {leak}" for leak in found)])
-
-
-def _fingerprint(splits: dict[str, list[Utterance]], audio: str) -> str:
-    texts = [[split, u.id, u.text, u.speaker] for split in SPLITS for u in splits[split]]
-    return hashlib.blake2b(json.dumps([audio, texts]).encode(), digest_size=16).hexdigest()

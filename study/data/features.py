@@ -30,7 +30,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-import torchaudio
 from torch import Tensor
 
 from study.data.audio import read_audio
@@ -48,6 +47,8 @@ class LogMel:
     """Computes the features of a signal."""
 
     def __init__(self, config: FeatureConfig) -> None:
+        import torchaudio  # only where features are not in the cache yet
+
         window = round(config.window * config.sample_rate)
         self.config = config
         self._mel = torchaudio.transforms.MelSpectrogram(
@@ -85,6 +86,8 @@ class LogMel:
     def __call__(self, signal: Tensor, sample_rate: int) -> Tensor:
         """One channel of samples `(N,)` -> `(T, F)`, float32."""
         if sample_rate != self.config.sample_rate:
+            import torchaudio
+
             signal = torchaudio.functional.resample(signal, sample_rate, self.config.sample_rate)
         mel: Tensor = self._mel(signal)
         return mel.clamp(min=1e-10).log().T
@@ -116,31 +119,6 @@ class FeatureStore:
         mean, square = self.sums[utterances].sum(axis=0) / frames
         std = np.sqrt(np.maximum(square - mean**2, 1e-20))
         return torch.from_numpy(mean).float(), torch.from_numpy(std).float()
-
-
-def audio_fingerprint(utterances: list[Utterance]) -> str:
-    """A hash of all speech, in order: the content of the files, and which part of them it is.
-
-    A missing file counts as such.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    contents: dict[Path, bytes] = {}  # a long recording is read once, not once for each utterance
-    for utterance in utterances:
-        if utterance.audio not in contents:
-            contents[utterance.audio] = _content_hash(utterance.audio)
-        digest.update(contents[utterance.audio])
-        part = (utterance.start, utterance.end, utterance.channel, utterance.headerless)
-        if part != (0.0, None, None, None):
-            digest.update(json.dumps(part).encode())
-    return digest.hexdigest()
-
-
-def _content_hash(file: Path) -> bytes:
-    try:
-        content = file.read_bytes()
-    except OSError:
-        content = b"missing"
-    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def open_features(
