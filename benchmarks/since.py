@@ -2,12 +2,14 @@
 
     python benchmarks/since.py 74ab356              # the first version that worked end to end
     python benchmarks/since.py 74ab356 --explore    # on all networks of the explore phase
+    python benchmarks/since.py 74ab356 --here training.batch_seconds=14     # in this checkout alone
 
 The default study of that commit says what is trained by both: its speech, its training and its
 first anchor with several seeds, or its explore sample. Each has a process of its own with one
 thread and the environment that its workers have, and they train in turns of one evaluation. Seconds
-are those of the process; `total` is their sum over that of the earlier version. The speech of an
-earlier commit has to be made as it was then, and its study to be understood.
+are those of the process; `total` is their sum over that of the earlier version. `higher` is by how
+much the error rate of this version is, with its 95 % interval (Student's t, over the pairs). The
+speech of an earlier commit has to be made as it was then, and its study to be understood.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from scipy.stats import t as student_t
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # when run as a file
 
@@ -92,16 +96,20 @@ Training = tuple[dict[str, Any], int]
 
 
 def compare(
-    earlier: Path, study: Path, overrides: list[str], trainings: list[Training]
+    earlier: Path, study: Path, overrides: list[str], here: list[str], trainings: list[Training]
 ) -> list[dict[str, Any]]:
     """Train with both versions, one training after the other; the rows of the table."""
     evaluations = load(study, overrides).training.evaluations
     ours: list[list[dict[str, Any]]] = []
     theirs: list[list[dict[str, Any]]] = []
     for parameters, seed in trainings:
-        asked = [str(study), *(json.dumps(value) for value in (overrides, parameters, seed))]
-        now = begin(ROOT, asked, tuned=True)
-        then = begin(earlier, asked, tuned=False)
+        now, then = (
+            begin(root, [str(study), *map(json.dumps, (asked, parameters, seed))], tuned=tuned)
+            for root, asked, tuned in (
+                (ROOT, [*overrides, *here], True),
+                (earlier, overrides, False),
+            )
+        )
         turns = [(ask(now), ask(then)) for _ in range(evaluations)]
         for process in (now, then):
             process.kill()
@@ -125,7 +133,17 @@ def compare(
                 "wers": [each[-1]["wer"] for each in version],
             }
         )
+    rows[0]["higher"] = higher(rows[0]["wers"], rows[1]["wers"])
     return rows
+
+
+def higher(ours: list[float], theirs: list[float]) -> dict[str, Any]:
+    """The mean difference of pairs, and its 95 % interval."""
+    differences = [our - their for our, their in zip(ours, theirs, strict=True)]
+    mean = statistics.mean(differences)
+    error = statistics.stdev(differences) / len(differences) ** 0.5
+    reach = error * float(student_t.ppf(0.975, len(differences) - 1))
+    return {"mean": mean, "interval": [mean - reach, mean + reach]}
 
 
 def main() -> None:
@@ -133,6 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("commit")
     parser.add_argument("-o", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--here", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--explore", action="store_true", help="each network of it, not an anchor")
     parser.add_argument(
         "--seeds",
@@ -154,14 +173,17 @@ def main() -> None:
                 networks = even_sample(config.space, config.explore.trials, config.seed)
             seeds = arguments.seeds or (1 if arguments.explore else 3)
             trainings = [(network, 1 + seed) for seed in range(seeds) for network in networks]
-            rows = compare(earlier, study, overrides, trainings)
+            rows = compare(earlier, study, overrides, arguments.here, trainings)
         finally:
             subprocess.run([*git, "remove", "--force", str(earlier)], check=True)
     columns = {name: name for name in ("version", "seconds", "ratio", "total", "steps", "wer")}
     print(measuring.table(rows, columns))
     name = "since_explore" if arguments.explore else "since"
+    found = rows[0]["higher"]
+    low, high = found["interval"]
+    print(f"WER is {found['mean']:+.2%} higher, 95 % {low:+.2%} to {high:+.2%}")
     measuring.write_results(name, "cpu", rows, commit=arguments.commit, trainings=trainings,
-                            overrides=arguments.overrides)  # fmt: skip
+                            overrides=arguments.overrides, here=arguments.here)  # fmt: skip
 
 
 if __name__ == "__main__":
