@@ -1,20 +1,28 @@
-"""Takes passwords out of URLs before any text of a study reaches a page."""
+"""Takes passwords out of addresses before any text of a study is shown, logged or stored."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, overload
 
-_PASSWORD_IN_URL = re.compile(r"(://[^\s:/@]*):[^\s]*@")
-_TOKEN_IN_URL = re.compile(r"(https?://)[^\s:/@]+@")  # the user of a web address can be a token
-_PASSWORD_IN_QUERY = re.compile(r"([?&](?:password|passwd|pwd|token)=)[^\s&]+", re.IGNORECASE)
+_USER = re.compile(r"://(?:[^\s'\"/@]*:[^\s'\"]*|[^\s'\"/@]*)@")  # a user alone can be a token
+_ARGUMENT = re.compile(
+    r"([?&][^=&\s]*(?:password|passwd|pwd|secret|token)[^=&\s]*=)[^&\s'\"]+", re.IGNORECASE
+)
 
 
+@overload
+def redact(value: str) -> str: ...
+@overload
+def redact(value: Any) -> Any: ...
 def redact(value: Any) -> Any:
-    """Return JSON-like data with the password of every URL in its strings replaced by `***`."""
+    """Return a text, or JSON-like data, without the passwords of the addresses in it.
+
+    A part between ``://`` and ``@`` goes whole, as does the value of a query argument named like
+    a secret. It rather removes too much than too little.
+    """
     if isinstance(value, str):
-        value = _TOKEN_IN_URL.sub(r"\1***@", _PASSWORD_IN_URL.sub(r"\1:***@", value))
-        return _PASSWORD_IN_QUERY.sub(r"\1***", value)
+        return _ARGUMENT.sub(r"\1***", _USER.sub("://***@", value))
     if isinstance(value, dict):
         return {redact(key): redact(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

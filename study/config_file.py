@@ -14,11 +14,11 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from reports.redaction import redact
 from study.config import SEARCHABLE, StudyConfig
 from study.config_faults import faults
 from study.errors import InputError, nearest
 from study.keys import known_paths
-from study.tracking.address import redact
 
 
 class _Loader(yaml.SafeLoader):

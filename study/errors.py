@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from study.invocation import program
+
 
 class InputError(Exception):
     """One or more faults in what the user gave us, one sentence each.
@@ -27,6 +29,11 @@ class Unavailable(Exception):
 
     The command line prints its sentence and exits with code 1; running the study again goes on.
     """
+
+
+def not_begun(study: str, why: str) -> InputError:
+    """The refusal of what needs a study that has begun."""
+    return InputError(f"the study '{study}' has not begun: {why}; {program()} run FILE begins it")
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -27,7 +27,7 @@ from pydantic import ValidationError
 from study.budget import LEFT_OUT, refine_is_spent
 from study.config import SEARCHABLE, StudyConfig
 from study.connection import open_storage
-from study.errors import InputError
+from study.errors import InputError, not_begun
 from study.keys import known_paths
 from study.leases import alone
 from study.pruner import SuccessiveHalving, rungs
@@ -77,9 +77,7 @@ def open_study(config: StudyConfig, storage: BaseStorage | None = None) -> optun
             pruner=pruner,
         )
     except KeyError:
-        raise InputError(
-            f"the study '{config.name}' has not begun: {config.storage_url} holds none of that name"
-        ) from None
+        raise not_begun(config.name, f"{config.storage_url} holds none of that name") from None
     if "config" not in study.user_attrs and study.get_trials(deepcopy=False):
         raise InputError(
             f"{config.storage_url} holds trials of a study '{config.name}' without its settings, "

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from study.errors import InputError
-from study.invocation import program
+from study.errors import not_begun
 
 if TYPE_CHECKING:
     import optuna
@@ -56,7 +55,7 @@ def begun(config: StudyConfig) -> StudyConfig:
     if not config.begun:
         file = config.storage_file
         there = file is not None and file.exists()
-        raise _not_begun(config, f"{file} is empty" if there else f"there is no {file}")
+        raise not_begun(config.name, f"{file} is empty" if there else f"there is no {file}")
     return config
 
 
@@ -66,14 +65,8 @@ def open_begun(config: StudyConfig) -> optuna.Study:
 
     study = open_study(begun(config))
     if "config" not in study.user_attrs:
-        raise _not_begun(config, f"{config.storage_url} holds nothing but its name")
+        raise not_begun(config.name, f"{config.storage_url} holds nothing but its name")
     return study
-
-
-def _not_begun(config: StudyConfig, why: str) -> InputError:
-    return InputError(
-        f"the study '{config.name}' has not begun: {why}; {program()} run FILE begins it"
-    )
 
 
 def as_given(file: Path, overrides: list[str] | None) -> str:

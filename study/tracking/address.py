@@ -1,10 +1,11 @@
-"""Addresses of MLflow's store, and texts without the passwords in them."""
+"""Addresses of MLflow's store."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+from reports.redaction import redact
 from study.errors import InputError
 from study.passwords import expand
 
@@ -45,15 +46,3 @@ def sqlite_file(uri: str) -> Path | None:
 def is_server(uri: str) -> bool:
     """Whether the address is an MLflow server's, and not a database."""
     return uri.startswith(("http://", "https://"))
-
-
-def redact(text: str) -> str:
-    """The text without the passwords of the addresses in it.
-
-    A part between ``://`` and ``@`` goes whole, as does the value of a query argument named like
-    a secret. It rather removes too much than too little.
-    """
-    text = re.sub(r"://(?:[^\s'\"/@]*:[^\s'\"]*|[^\s'\"/@]*)@", "://***@", text)
-    return re.sub(
-        r"(?i)([?&][^=&\s]*(?:password|passwd|pwd|secret|token)[^=&\s]*=)[^&\s'\"]+", r"\1***", text
-    )

@@ -27,9 +27,10 @@ import numpy as np
 import soundfile
 
 from model.config import SHAPE
+from reports.redaction import redact
 from study.errors import InputError
 from study.provenance import ROOT
-from study.tracking.address import is_server, redact
+from study.tracking.address import is_server
 from study.tracking.store import Experiment, connect
 from study.tracking.values import as_text, one_line
 from study.transcription.trained import Trained, save_bundle

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reports.redaction import redact
 from study.errors import InputError
 from study.passwords import expand
-from study.tracking.address import is_server, redact, sqlite_file
+from study.tracking.address import is_server, sqlite_file
 from study.tracking.datasets import CONTEXTS, datasets
 from study.tracking.values import log_params, one_line, origin, run_tags, with_source
 from study.tracking.view import describe

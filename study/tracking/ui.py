@@ -21,9 +21,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
+from reports.redaction import redact
 from study.errors import InputError
 from study.passwords import expand
-from study.tracking.address import is_server, redact, sqlite_file
+from study.tracking.address import is_server, sqlite_file
 from study.tracking.view import VIEW
 
 _FIRST_PORT = 5000

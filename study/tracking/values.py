@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from study.tracking.address import redact
+from reports.redaction import redact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from model.config import SHAPE
-from study.tracking.address import redact
+from reports.redaction import redact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -152,12 +152,12 @@ def _scored(split: Split, heard: list[tuple[list[int], _Heard]]) -> Recognition:
     """The errors of all utterances, whose places in the split stand beside what was heard."""
 
     def in_order(texts: Callable[[_Heard], list[str] | None]) -> list[str] | None:
-        pairs = [
-            pair
-            for members, part in heard
-            for pair in zip(members, texts(part) or (), strict=False)
-        ]
-        return [text for _, text in sorted(pairs)] or None
+        pairs: list[tuple[int, str]] = []
+        for members, part in heard:
+            if (found := texts(part)) is None:
+                return None
+            pairs += zip(members, found, strict=True)
+        return [text for _, text in sorted(pairs)]
 
     greedy = in_order(lambda part: part.greedy) or []
     beam, ctc = in_order(lambda part: part.beam), in_order(lambda part: part.ctc)

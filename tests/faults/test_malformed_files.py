@@ -237,7 +237,7 @@ DATABASES: dict[str, tuple[Callable[[Path], None], str]] = {
         _sql("DELETE FROM study_user_attributes"),
         "{file} holds trials of a study 'tiny' without its settings",
     ),
-    "another study's": (_other_study, "has not begun: sqlite:///{file} holds none of that name"),
+    "another study's": (_other_study, "has not begun: sqlite:///{file} holds none of that name; "),
     "an empty study's": (
         _empty_study,
         "has not begun: sqlite:///{file} holds nothing but its name; ",

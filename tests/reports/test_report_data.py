@@ -20,7 +20,6 @@ from reports.importance import importance_data
 from reports.isolation import isolation_data, isolation_panels
 from reports.questions import edge_note, question_data
 from reports.record import Searched, StudyRecord, read_study
-from reports.redaction import redact
 from reports.style import DOTS, fewer_dots, inline_svg
 from reports.transcripts import align
 from reports.trials import as_csv
@@ -292,19 +291,6 @@ def test_alignment_counts_as_few_errors_as_jiwer() -> None:
         )
         assert [word.reference for word in words if word.reference] == reference
         assert [word.hypothesis for word in words if word.hypothesis] == hypothesis
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("postgresql://me:a/b@c@host/db", "postgresql://me:***@host/db"),
-        ("mysql://host/db?user=a&password=b&x=1", "mysql://host/db?user=a&password=***&x=1"),
-        ("sqlite:////data/study.db", "sqlite:////data/study.db"),
-        ("at 10:30 someone@example.org", "at 10:30 someone@example.org"),
-    ],
-)
-def test_redaction(text: str, shown: str) -> None:
-    assert redact({"a": [text]}) == {"a": [shown]}
 
 
 def test_seeds_keep_every_digit(empty_study: SimulatedStudy) -> None:
