@@ -60,7 +60,7 @@ class MaskedBatchNorm(nn.Module):
             ).view_as(x)
         with torch.autocast(x.device.type, enabled=False):
             x = x.float()  # sums over thousands of frames lose too much in bfloat16
-            count = valid.sum()
+            count = valid.sum(dtype=x.dtype)  # bfloat16 cannot count to thousands
             mean = (x * valid).sum((0, 1)) / count
             centred = (x - mean) * valid
             variance = centred.square().sum((0, 1)) / count

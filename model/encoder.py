@@ -146,18 +146,22 @@ class ConformerEncoder(nn.Module):
 
         `ragged=False` promises that all lengths equal T; masking is skipped then.
         """
-        x = self.subsampling(features) * self.scale  # (B, T', D)
+        x = self.subsampling(features)  # (B, T', D)
+        low = x.dtype
+        # Under autocast, norms make float32 of it: the first block gets that too, as the others do,
+        # so that one compiled graph serves all.
+        x = x.to(torch.promote_types(low, torch.float32)) * self.scale
         if self.added is not None:
             x = x + self.added(x.shape[1]).to(x.dtype)
         x = self.dropout(x)
         positions = None
         if self.attended is not None:
-            positions = self.dropout(self.attended(x.shape[1]).to(x.dtype))
+            positions = self.dropout(self.attended(x.shape[1]).to(low))
         lengths = subsampled_length(lengths)
         keys = frames = None
         if ragged:
             valid = valid_frames(lengths, x.shape[1])  # (B, T')
-            keys, frames = hidden(valid)[:, None, None, :], valid.unsqueeze(-1).to(x.dtype)
+            keys, frames = hidden(valid)[:, None, None, :], valid.unsqueeze(-1).to(low)
         for block in self.blocks:
             if not self._skips():
                 x = block(x, positions, keys, frames)

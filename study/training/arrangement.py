@@ -66,7 +66,7 @@ class Arrangement:
         plain = self._try_out("eager")
         if plain is None:
             return Choice(execution="eager", reason="there is no GPU")
-        return choose(
+        choice = choose(
             Expected(
                 steps=steps,
                 plain=plain,
@@ -75,6 +75,13 @@ class Arrangement:
                 cached=_marker(self._network, self._training).is_file(),
             )
         )
+        # Graphs that were only tried out would hold as much memory as a step does.
+        self._computes = {
+            execution: compute
+            for execution, compute in self._computes.items()
+            if execution == choice.execution
+        }
+        return choice
 
     def compute(self, execution: str) -> Compute:
         """The chosen way."""

@@ -78,6 +78,7 @@ class Compiled(Plain):
         """`shapes` are utterances and frames of full batches."""
         super().__init__(recogniser, autocast)
         self._shapes = shapes
+        torch._dynamo.reset()  # what earlier trials of this process compiled counts as well
         torch._dynamo.config.recompile_limit = RECOMPILATIONS
         for block in recogniser.encoder.blocks:
             assert isinstance(block, ConformerBlock)
@@ -100,23 +101,31 @@ Record = Callable[[list[Callable[[], None]]], list[Callable[[], None]]]
 """Makes of functions, to be called one after the other, ones that repeat what they did."""
 
 
-def record_on_gpu(functions: list[Callable[[], None]]) -> list[Callable[[], None]]:
-    """As CUDA graphs in one pool of memory, after some warm-up on a stream of its own."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(WARM_UPS):
-            for function in functions:
+def gpu_recorder() -> Record:
+    """Records CUDA graphs, all in one pool of memory, after some warm-up on a stream of its own.
+
+    What is recorded later overwrites what earlier graphs leave behind and nobody refers to: they
+    are to be replayed one after the other, a batch's forward and backward pass together.
+    """
+    stream, pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+
+    def record(functions: list[Callable[[], None]]) -> list[Callable[[], None]]:
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UPS):
+                for function in functions:
+                    function()
+        torch.cuda.current_stream().wait_stream(stream)
+        graphs = []
+        for function in functions:
+            graph = torch.cuda.CUDAGraph()
+            # Another thread may pin the next batch meanwhile, which the mode "global" forbids.
+            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
                 function()
-    torch.cuda.current_stream().wait_stream(stream)
-    pool = torch.cuda.graph_pool_handle()
-    graphs = []
-    for function in functions:
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool):
-            function()
-        graphs.append(graph.replay)
-    return graphs
+            graphs.append(graph.replay)
+        return graphs
+
+    return record
 
 
 def call_again(functions: list[Callable[[], None]]) -> list[Callable[[], None]]:
@@ -160,11 +169,15 @@ class Graphs(Plain):
         autocast: Autocast,
         shapes: set[tuple[int, int]],
         gradients: list[Tensor],
-        record: Record = record_on_gpu,
+        record: Record | None = None,
     ) -> None:
-        """`gradients` are those of the weights, which recording must leave as they were."""
+        """`gradients` are those of the weights, which recording must leave as they were.
+
+        `record` is `gpu_recorder()` if None.
+        """
         super().__init__(recogniser, autocast)
-        self._shapes, self._gradients, self._record = shapes, gradients, record
+        self._shapes, self._gradients = shapes, gradients
+        self._record = record or gpu_recorder()
         self._recorded: dict[tuple[int, ...], _Recorded] = {}
 
     def __call__(self, features: Tensor, batch: Batch, share: float) -> Tensor:
@@ -217,6 +230,10 @@ class Graphs(Plain):
             if part.scores is not None and part.gradient is not None:
                 outputs, gradients = [*outputs, part.scores], [*gradients, part.gradient]
             torch.autograd.backward(outputs, gradients)
+            # Their histories would keep the stream of the warm-up, on which weights' gradients add.
+            part.loss = part.loss.detach()
+            if part.scores is not None:
+                part.scores = part.scores.detach()
 
         part = _Recorded(
             features=features.clone(),

@@ -126,6 +126,8 @@ def _hear(
     """What a network recognises of a batch."""
     started = time.perf_counter()
     memory, lengths = recogniser.encode(batch.features, batch.lengths, ragged=batch.ragged)
+    if memory.is_cuda:  # which has only been told to
+        torch.cuda.synchronize(memory.device)
     encoded = time.perf_counter()
     plain = recogniser.transcribe(memory, lengths)
     decoded = time.perf_counter()

@@ -6,8 +6,8 @@
 Whoever drives it decides what to do with an evaluation: report it, prune the trial, or log it. So
 this file knows neither Optuna nor MLflow. After each evaluation the folder holds
 
-    checkpoint.pt       from which the same call goes on, bit for bit on the same machine; written
-                        when the training is interrupted, too
+    checkpoint.pt       from which the same call goes on, bit for bit on the same machine (on a GPU
+                        with `training.deterministic`); written when it is interrupted, too
     checkpoint.previous.pt      the one before, should that one be damaged
     best.pt             the weights of the evaluation that decides (`study.training.result`)
     hypotheses.jsonl    what those weights recognise on dev
@@ -15,6 +15,7 @@ this file knows neither Optuna nor MLflow. After each evaluation the folder hold
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -77,6 +78,7 @@ def train(
     too much (`shortage` knows it), `Diverged`, and `Interrupted` once `interrupted()` is true.
     """
     micro_batches, shown = 1, 0
+    _give_back(device)  # what the trial before it left, since other workers may share the GPU
 
     def choice_made(facts: dict[str, object]) -> None:
         nonlocal micro_batches
@@ -104,8 +106,14 @@ def train(
         # Outside of the handler, whose traceback holds the tensors of the attempt.
         micro_batches *= 2
         remark(f"out of memory ({needed}): batches are computed in {micro_batches} parts")
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        _give_back(device)
+
+
+def _give_back(device: torch.device) -> None:
+    """Free what cycles of references hold on a GPU, and what torch keeps there for later."""
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _next(attempt: Iterator[Evaluation], training: TrainingConfig) -> Evaluation | None:

@@ -4,8 +4,9 @@
     stepper.step(batch, 0)
     losses = stepper.losses()
 
-A step reads nothing back from the device, so that the host can prepare the next ones while a GPU
-computes. Losses stay there until they are asked for. A loss that is not finite stops all updates
+A step reads no result back from the device, so that the host can prepare the next ones while a GPU
+computes. (torch's CTC copies lengths to a GPU, and waits until they are there.) Losses stay there
+until they are asked for. A loss that is not finite stops all updates
 from that step on, on the device, and is found when the losses are read.
 """
 

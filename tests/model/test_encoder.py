@@ -124,6 +124,27 @@ def test_batch_norm_agrees_with_torch_on_the_valid_frames() -> None:
     torch.testing.assert_close(ours.eval()(x), reference.eval()(x.mT).mT, atol=1e-6, rtol=0)
 
 
+def test_frames_are_counted_exactly_where_bfloat16_says_which_are_valid() -> None:
+    """It knows no 10,049; statistics divided by 10,048 would be those of another batch."""
+    torch.manual_seed(0)
+    norm, x = MaskedBatchNorm(3), 5 + torch.randn(1, 10_050, 3)
+    valid = torch.ones(1, 10_050, 1)
+    valid[:, -1] = 0
+    torch.testing.assert_close(norm(x, valid.bfloat16()), norm(x, valid), rtol=0, atol=1e-6)
+
+
+def test_under_autocast_all_blocks_are_given_the_same_type() -> None:
+    """One graph is compiled for all of them."""
+    encoder = ConformerEncoder(NetworkConfig(encoder_layers=2, encoder_dim=8, attention_heads=2,
+                                             conv_kernel_size=3), mels=20)  # fmt: skip
+    seen = []
+    for block in encoder.blocks:
+        block.register_forward_pre_hook(lambda _, given: seen.append(given[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        encoder(torch.randn(2, 40, 20), torch.tensor([40, 30]))
+    assert seen == [torch.float32] * 2
+
+
 @pytest.mark.parametrize("kernel", [LONG - 2, LONG, 31])
 @pytest.mark.parametrize("lengths", [[2], [40], [4, 4, 4], [3, 4, 1], [61, 7, 30, 61, 18]])
 @pytest.mark.parametrize("count_padding", [False, True])

@@ -23,6 +23,8 @@ from study.data.dataset import Dataset
 from study.data.resident import Feed, Resident
 from study.errors import InputError
 from study.training import arrangement
+from study.training import compute as compute_module
+from study.training.arrangement import Arrangement
 from study.training.compute import Compiled, Compute, Graphs, Plain, call_again
 from study.training.config import Budget
 from study.training.execution import Expected, choose, graphs_obstacle
@@ -115,6 +117,52 @@ def test_one_graph_serves_all_layers(dataset: Dataset, batches: Batches) -> None
         stepper.step(batch, number)
     full = {batches.shape(members) for members in plan} - {None}
     assert counter.frame_count == len({shape[0] for shape in full if shape})
+
+
+def test_a_process_may_compile_as_many_trials_as_it_likes(
+    dataset: Dataset, batches: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dynamo counts for all networks together, and refuses once there are too many."""
+    torch._dynamo.reset()
+    monkeypatch.setattr(compute_module, "RECOMPILATIONS", len(batches.buckets))
+    plan = [bucket.members[: bucket.size].tolist() for bucket in batches.buckets]
+    for width in (8, 12, 16):
+        recogniser, _ = _network(dataset, encoder_dim=width, attention_heads=1)
+        compute = Compiled(recogniser, autocast(TRAINING, CPU), _shapes(batches), backend="eager")
+        for batch in Feed(batches, CPU)(plan, fixed=True):
+            compute(batch.features, batch, 1.0)
+
+
+def test_what_is_recorded_keeps_no_history(dataset: Dataset, batches: Batches) -> None:
+    """Its nodes would keep the stream on which libraries warmed up."""
+    recogniser, optimiser = _network(dataset)
+    compute = _graphs(recogniser, optimiser, batches)
+    assert isinstance(compute, Graphs)
+    bucket = batches.buckets[0]
+    batch = next(Feed(batches, CPU)([bucket.members[: bucket.size].tolist()], fixed=True))
+    compute(batch.features, batch, 1.0)
+    (part,) = compute._recorded.values()
+    assert part.loss is not None and part.scores is not None
+    assert part.loss.grad_fn is None and part.scores.grad_fn is None
+
+
+def test_ways_that_were_only_tried_out_are_let_go(
+    dataset: Dataset, batches: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Graphs would hold the memory of a step for the whole trial."""
+    recogniser, optimiser = _network(dataset)
+    training = replace(TRAINING, execution="auto")
+    made = Arrangement(recogniser, optimiser, training, batches, Feed(batches, CPU), CPU)
+    monkeypatch.setattr(arrangement, "graphs_obstacle", lambda *_: None)
+    monkeypatch.setattr(arrangement, "Graphs", functools.partial(Graphs, record=call_again))
+
+    def try_out(execution: str) -> float:
+        made.compute(execution)
+        return {"eager": 1.0, "graphs": 2.0}[execution]
+
+    monkeypatch.setattr(made, "_try_out", try_out)
+    assert made.choice(1).execution == "eager"
+    assert list(made._computes) == ["eager"]
 
 
 def test_recording_leaves_no_trace(dataset: Dataset, batches: Batches) -> None:
