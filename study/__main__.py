@@ -5,9 +5,7 @@ Heavy libraries are imported by the commands that need them, so that help and fa
 
 from __future__ import annotations
 
-import atexit
 import errno
-import gc
 import sys
 from typing import NoReturn
 
@@ -37,8 +35,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-atexit.register(gc.freeze)  # what a process leaves behind at its end, nobody needs to search
-
 for commands in (studies, watching, machines, answers, winner, corpora, networks):
     examples.attach(commands.app)
     app.add_typer(commands.app)

@@ -20,6 +20,7 @@ from study.data.batches import Batch, Batches
 from study.data.dataset import Dataset
 from study.progress import duration_in_words, shape_in_words
 from study.runner import describe_dataset, preflight
+from study.storage import refuse_changes
 from study.training.compute import Plain
 from study.training.config import TrainingConfig
 from study.training.loop import cost_on, total_steps
@@ -78,6 +79,7 @@ def check(config: StudyConfig, console: Console) -> None:
     device = preflight(config)
     with console.status("Preparing speech and features …"):
         dataset = open_dataset(config)
+    refuse_changes(config, dataset.fingerprint)
     console.print(f"[bold]{config.name}[/]: {config.corpus.kind} corpus", highlight=False)
     for line in describe_dataset(dataset):
         console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)

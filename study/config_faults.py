@@ -34,6 +34,7 @@ def faults(config: StudyConfig, given: dict[str, Any]) -> Iterator[tuple[str, st
         yield "storage", refusal("STUDY_DB_PASSWORD")
     if holds_password(config.tracking.uri or ""):
         yield "tracking.uri", refusal("MLFLOW_PASSWORD")
+    yield from _folder_faults(config)
     if config.storage == "auto" and (config.launcher.workers or 1) > JOURNAL_WORKERS:
         yield (
             "storage",
@@ -65,6 +66,17 @@ def faults(config: StudyConfig, given: dict[str, Any]) -> Iterator[tuple[str, st
         yield "explore.trials", "the study has no trials: give explore, refine or anchors some"
     if config.tokens.kind == "bpe" and config.tokens.size is None:
         yield "tokens.size", "is missing: give the number of pieces that bpe should learn"
+
+
+def _folder_faults(config: StudyConfig) -> Iterator[tuple[str, str]]:
+    """A folder that the address of a database in it would not mean."""
+    folder = str(config.folder.absolute())
+    if odd := [mark for mark in ("?", "%", "${") if mark in folder]:
+        yield (
+            "runs",
+            f"{folder} has '{odd[0]}' in it, which means something else in the address of a "
+            "database: set runs to a folder without it",
+        )
 
 
 def _range_faults(name: str, searched: SearchRange, config: StudyConfig) -> Iterator[str]:

@@ -78,7 +78,8 @@ def check_url(url: str) -> None:
         )
     expanded = expand(url)
     try:
-        if scheme == "sqlite" and not expanded.startswith("sqlite:///"):
+        slashes = {"sqlite": "sqlite:///", "journal": "journal://"}
+        if not expanded.startswith(slashes.get(scheme, "")):
             raise ValueError(url)
         if scheme == "postgresql":
             _check_driver(expanded)

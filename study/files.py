@@ -10,7 +10,7 @@ import errno
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from study.errors import InputError
@@ -26,6 +26,14 @@ class Unwritable(InputError):
             f"{file} cannot be written ({error.strerror}): make room, allow it, or set `runs` to "
             "another folder"
         )
+
+
+def at_home(path: Path) -> Path:
+    """A path in which `~` means the home folder, as it does in a shell."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{error}: write the whole path") from None
 
 
 @contextmanager
@@ -60,7 +68,9 @@ def replacing(file: Path, *, keep: Path | None = None) -> Iterator[Path]:
 def clear_unfinished(folder: Path) -> None:
     """Remove what a process that was killed had begun to write into a folder."""
     for file in folder.glob(".*"):
-        file.unlink(missing_ok=True)
+        if not file.is_dir():  # such as Jupyter's, who looked at a file
+            with suppress(OSError):  # NFS keeps what somebody has open
+                file.unlink()
 
 
 def _flush(file: Path) -> None:

@@ -31,7 +31,7 @@ from study.space import Number
 from study.storage import (
     CHOSEN,
     FINALIST,
-    finalists_are_chosen,
+    all_were_added,
     grounds_of_choice,
     retried,
     search_is_over,
@@ -105,14 +105,17 @@ def enqueue(config: StudyConfig, study: optuna.Study) -> int:
     """
     attributes = study.user_attrs
     trials = study.get_trials(deepcopy=False)
-    if not search_is_over(trials) or finalists_are_chosen(attributes, trials):
+    if not search_is_over(trials) or all_were_added(attributes, trials):
         return 0
     grounds = grounds_of_choice(attributes, trials)
     asked = FinalistsConfig.model_validate(grounds["asked"])
     config = config.model_copy(update={"finalists": asked})
     chosen = select(config, study)
     with alone(study._storage, config.name):
-        added = _enqueue(config, study, chosen)
+        if study.user_attrs.get(CHOSEN) == grounds:
+            return 0  # another worker was faster
+        study.set_user_attr(CHOSEN, {})  # no longer true, or not yet: whoever is killed here …
+        added = _enqueue(config, study, chosen)  # … leaves the rest for who comes next
         study.set_user_attr(CHOSEN, grounds)
     return added
 

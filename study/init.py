@@ -328,6 +328,10 @@ def init(
         console.print(f"  {line}", highlight=False, soft_wrap=True)
     for leak in shared(corpus.splits):
         console.print(f"warning: {leak}", highlight=False, markup=False, soft_wrap=True)
+    for split, others in corpus.found.others.items():
+        taken = corpus.found.settings[split]
+        said = f"warning: {split} is {taken}, of several; not taken: {', '.join(others)}"
+        console.print(f"{said} (change corpus.{split})", markup=False, soft_wrap=True)
     trials = config.trials + config.finalist_trials
     console.print(f"\n{file}: {trials} trials", highlight=False, markup=False, soft_wrap=True)
     if chosen == "cuda" and not torch.cuda.is_available():

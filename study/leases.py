@@ -32,7 +32,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from study.connection import record, release
-from study.errors import Unavailable
+from study.errors import InputError, Unavailable
 from study.pruner import is_paused, queue
 
 log = logging.getLogger(__name__)
@@ -281,12 +281,29 @@ def alone(storage: BaseStorage, study: str) -> Iterator[None]:
             seen = _watch_lock(storage, name, seen)
             time.sleep(pause)
             pause = min(2 * pause, 1.0)
+    done = threading.Event()
+    holder = {**_holder(), "at": time.monotonic()}
+    beats = threading.Thread(
+        target=_keep, args=(storage, lock, holder, done), daemon=True, name="lock"
+    )
+    beats.start()
     try:
-        storage.set_study_user_attr(lock, "holder", {**_holder(), "at": time.monotonic()})
+        storage.set_study_user_attr(lock, "holder", holder)
         yield
     finally:
+        done.set()
+        beats.join(timeout=1)
         with contextlib.suppress(KeyError):
             storage.delete_study(lock)
+
+
+def _keep(storage: BaseStorage, lock: int, holder: dict[str, Any], done: threading.Event) -> None:
+    """Give signs of life of who holds a lock: a thousand trials are not added in a minute."""
+    beat = 0
+    while not done.wait(min(BEAT, GRACE / 3)):
+        beat += 1
+        with contextlib.suppress(Unavailable, KeyError):
+            storage.set_study_user_attr(lock, "holder", {**holder, "beat": beat})
 
 
 def _watch_lock(storage: BaseStorage, name: str, seen: tuple[Any, float]) -> tuple[Any, float]:
@@ -294,7 +311,10 @@ def _watch_lock(storage: BaseStorage, name: str, seen: tuple[Any, float]) -> tup
     now = time.monotonic()
     try:
         lock = storage.get_study_id_from_name(name)
-        holder = storage.get_study_user_attrs(lock).get("holder")
+        known = storage.get_study_user_attrs(lock)
+        if "config" in known:
+            raise InputError(f"the storage holds a study '{name}', which a lock is to be called")
+        holder = known.get("holder")
         if seen[0] != (lock, holder):
             return (lock, holder), now
         if now - seen[1] > GRACE or _has_ended(holder or {}):

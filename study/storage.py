@@ -124,6 +124,22 @@ def create_study(
     return study
 
 
+def refuse_changes(config: StudyConfig, fingerprint: str) -> None:
+    """Raise `InputError` where `run` would: the study has begun, with other settings or speech.
+
+    `fingerprint` is that of the corpus. Nothing is created.
+    """
+    if not config.begun:
+        return
+    storage = open_storage(config)
+    try:
+        begun = storage.get_study_user_attrs(storage.get_study_id_from_name(config.name))
+    except KeyError:
+        return
+    if "config" in begun:
+        _refuse_changes(config, begun, {"corpus": {"fingerprint": fingerprint}}, False)
+
+
 def _changes(study: optuna.Study, attributes: dict[str, Any]) -> list[str]:
     """What else is not as it was when the study went on last, in sentences for its readers."""
     begun = study.user_attrs
@@ -291,8 +307,12 @@ def finalists_are_chosen(attributes: Mapping[str, Any], trials: Sequence[FrozenT
 
     The study's attributes are to be read before its trials: they say so once all were added.
     """
-    chosen = attributes.get(CHOSEN)
-    if chosen is not None:
-        return bool(chosen == grounds_of_choice(attributes, trials))
+    if attributes.get(CHOSEN) is not None:
+        return all_were_added(attributes, trials)
     # A study of a version that did not say so: they are, where the search did not go on since.
     return bool(trials) and trials[-1].user_attrs.get("phase") == FINALIST
+
+
+def all_were_added(attributes: Mapping[str, Any], trials: Iterable[FrozenTrial]) -> bool:
+    """Whether the study says that these finalists are all that it will have: none needs adding."""
+    return bool(attributes.get(CHOSEN) == grounds_of_choice(attributes, trials))

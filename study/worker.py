@@ -27,7 +27,7 @@ from study.leases import Watcher, claim, hand_back
 from study.patience import PATIENCE
 from study.provenance import code_fingerprint
 from study.stopping import STOPPED, StopRequest
-from study.storage import finalists_are_chosen, open_study
+from study.storage import all_were_added, open_study
 from study.tracking.address import tracking_uri
 from study.tracking.runs import Tracker
 from study.tracking.store import Experiment
@@ -113,7 +113,7 @@ def more_may_come(config: StudyConfig, study: optuna.Study, watcher: Watcher) ->
     watcher.reclaim()
     if _unfinished(study):
         return True
-    if not finalists_are_chosen(study.user_attrs, study.get_trials(deepcopy=False)):
+    if not all_were_added(study.user_attrs, study.get_trials(deepcopy=False)):
         from study import finalists  # brings the libraries of the reports along
 
         finalists.enqueue(config, study)

@@ -77,7 +77,7 @@ def synthesise(prompts: Iterable[Prompt]) -> Generator[NDArray[np.float32], None
     count = orders.count("\n")
     # The child has to find this package wherever the parent was started.
     root = str(Path(__file__).resolve().parents[2])
-    environment = dict(os.environ)
+    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "study.data.espeak", library, data]
     # A file, not a pipe, takes the complaints: a full pipe would stop the child.

@@ -138,7 +138,17 @@ def open_features(
     elif fault := _fault(folder, len(utterances), config.mels):
         log.warning("%s: the cached features are damaged (%s): computing them again", folder, fault)
         _compute(utterances, config, folder)
-    return _load(folder, config.mels)
+    store = _load(folder, config.mels)
+    if any(_reads_by_now(utterances[number], fault) for number, fault in store.faults.items()):
+        log.warning("%s: audio that could not be read can be by now: computing anew", folder)
+        _compute(utterances, config, folder)
+        store = _load(folder, config.mels)
+    return store
+
+
+def _reads_by_now(utterance: Utterance, fault: str) -> bool:
+    """Whether audio that could not be read can be: a disk answers again, a library is newer."""
+    return "cannot be read" in fault and not isinstance(read_audio(utterance), str)
 
 
 def _fault(folder: Path, utterances: int, mels: int) -> str | None:

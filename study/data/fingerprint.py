@@ -11,13 +11,17 @@ import hashlib
 import json
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from study.data.corpus import SPLITS, Utterance
-from study.files import write_atomically
+from study.files import Unwritable, write_atomically
 
 SETTLED = 5.0
 """Seconds. A file that changed less long ago could change again without another time of change."""
+
+MISSING = hashlib.blake2b(b"missing", digest_size=16).digest()
+"""Stands for the content of a file that cannot be read."""
 
 
 def audio_fingerprint(utterances: list[Utterance], cache: Path) -> str:
@@ -31,10 +35,14 @@ def audio_fingerprint(utterances: list[Utterance], cache: Path) -> str:
     kept = cache / "audio" / key
     if kept.is_file() and re.fullmatch(r"[0-9a-f]{32}", found := kept.read_text(errors="replace")):
         return found
-    fingerprint = _read(utterances)
+    contents = {file: _content_hash(file) for file in states}
+    fingerprint = _combined(utterances, contents)
     last = max((max(state[1:]) for state in states.values() if state), default=0)
-    if last < time.time_ns() - SETTLED * 1e9:
-        write_atomically(kept, fingerprint)
+    readable = all(contents[file] != MISSING for file, state in states.items() if state)
+    # What could not be read, the next one may read, and no time of change will tell of that.
+    if readable and last < time.time_ns() - SETTLED * 1e9:
+        with suppress(Unwritable):  # somebody else's cache serves all the same
+            write_atomically(kept, fingerprint)
     return fingerprint
 
 
@@ -56,12 +64,9 @@ def _state(file: Path) -> tuple[int, ...]:
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def _read(utterances: list[Utterance]) -> str:
+def _combined(utterances: list[Utterance], contents: dict[Path, bytes]) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    contents: dict[Path, bytes] = {}  # a long recording is read once, not once for each utterance
     for utterance in utterances:
-        if utterance.audio not in contents:
-            contents[utterance.audio] = _content_hash(utterance.audio)
         digest.update(contents[utterance.audio])
         part = (utterance.start, utterance.end, utterance.channel, utterance.headerless)
         if part != (0.0, None, None, None):
@@ -73,7 +78,7 @@ def _content_hash(file: Path) -> bytes:
     try:
         content = file.read_bytes()
     except OSError:
-        content = b"missing"
+        return MISSING
     return hashlib.blake2b(content, digest_size=16).digest()
 
 

@@ -34,6 +34,8 @@ class Found:
     """Keys of `corpus` beside `kind` and `folder`, where they are not the defaults."""
     missing: dict[str, str] = field(default_factory=dict)
     """Splits that are not there, with what was looked for."""
+    others: dict[str, list[str]] = field(default_factory=dict)
+    """What else is called like a split, where nothing is called just so: people should choose."""
 
 
 def recognise(folder: Path) -> Found:
@@ -93,9 +95,13 @@ def _by_name(
     kind: str, folder: Path, present: dict[str, str], default: str, sought: str
 ) -> Found | None:
     """A corpus with one file for each split, by the name of the split in the file's name."""
-    chosen = {split: _named(split, present) for split in SPLITS}
+    named = {split: _named(split, present) for split in SPLITS}
+    chosen = {split: next(iter(names), None) for split, names in named.items()}
     if not any(chosen.values()):
         return None
+    if (chosen["dev"] or "").startswith(NAMES["train"]):  # held out of train, as ESPnet does
+        rest = [name for name in sorted(present) if "nodev" in _words(name)]
+        chosen["train"] = next(iter(rest), chosen["train"])
     return Found(
         kind=kind,
         folder=folder,
@@ -109,18 +115,23 @@ def _by_name(
             for split, name in chosen.items()
             if name is None
         },
+        others={
+            split: [present[name] for name in names[1:]]
+            for split, names in named.items()
+            if len(names) > 1 and names[0] not in NAMES[split] and chosen[split] == names[0]
+        },
     )
 
 
-def _named(split: str, present: Iterable[str]) -> str | None:
-    """The first of some names that means a split: `dev`, else `dev_clean` or `train_dev`."""
+def _named(split: str, present: Iterable[str]) -> list[str]:
+    """Those of some names that mean a split: `dev`, then `dev_clean` or `train_dev`."""
     names = sorted(present)
     exact = [name for alias in NAMES[split] for name in names if name == alias]
     if split == "train":
         longer = [n for n in names if n.startswith(NAMES[split]) and _named_alone(n)]
     else:
         longer = [n for n in names if set(_words(n)) & set(NAMES[split])]
-    return next(iter([*exact, *longer]), None)
+    return list(dict.fromkeys([*exact, *longer]))
 
 
 def _named_alone(name: str) -> bool:

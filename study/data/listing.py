@@ -15,10 +15,13 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator
 
 from study.data.corpus import SPLITS, Corpus, Utterance
 from study.errors import InputError
+from study.files import at_home
 
 NAMED = 50
 """Faults that a message names; the others are counted."""
@@ -31,7 +34,7 @@ class FolderCorpus(Corpus):
     _remedy: ClassVar[str] = "set corpus.folder to the folder of the corpus"
     """What to do where its files are missing."""
 
-    folder: Path = Path()
+    folder: Annotated[Path, AfterValidator(at_home)] = Path()
     """The corpus's folder, relative to the working directory."""
     allow_outside: bool = False
     """Whether lists may name audio outside of the folder, by an absolute path or by `..`. Links

@@ -17,10 +17,11 @@ from rich.console import Console
 from model.recogniser import Losses, Recogniser
 from study.check import check, step_time
 from study.data.batches import Batch, Batches
+from study.errors import InputError
 from study.init import init
 from study.worker import open_dataset
 from tests.speech import write_corpus
-from tests.study.small_study import small_config
+from tests.study.small_study import small_config, train
 
 CPU = torch.device("cpu")
 Forward = Callable[..., Losses]
@@ -123,3 +124,11 @@ def test_a_network_that_does_not_fit_is_said(
     output = told(tmp_path)
     assert "does not fit into memory: trials of such networks end as out of memory" in output
     assert "about" not in output
+
+
+def test_what_run_would_refuse_of_a_study_that_has_begun_is_refused(tmp_path: Path) -> None:
+    train(small_config(tmp_path))
+    console = Console(width=80, file=io.StringIO())
+    with pytest.raises(InputError, match="seed was 0 and is now 7"):
+        check(small_config(tmp_path, "seed=7"), console)
+    check(small_config(tmp_path), console)

@@ -9,6 +9,7 @@ import pytest
 from model.config import NetworkConfig
 from study.config import StudyConfig
 from study.config_file import dump, from_text, load
+from study.data.listing import FolderCorpus
 from study.errors import InputError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -220,3 +221,23 @@ def test_every_study_in_the_repository_is_valid(file: str) -> None:
     config = load(ROOT / file)
     for anchor in config.anchor_shapes:
         assert isinstance(config.with_parameters(anchor.shape)[0], NetworkConfig)
+
+
+def test_a_home_folder_is_meant_as_a_shell_means_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    text = "runs: ~/runs\ncorpus: {kind: manifest, folder: ~/mine}\n"
+    config = from_text(Path("s.yaml"), text)
+    assert config.runs == tmp_path / "runs"
+    assert isinstance(config.corpus, FolderCorpus) and config.corpus.folder == tmp_path / "mine"
+    with pytest.raises(InputError, match="write the whole path"):
+        from_text(Path("s.yaml"), "runs: ~nobody-here/x\ncorpus: {kind: synthetic}\n")
+
+
+@pytest.mark.parametrize("odd", ["a?b", "a%2Fb", "${HOME}"])
+def test_a_folder_that_an_address_would_take_for_another_is_refused(
+    tmp_path: Path, odd: str
+) -> None:
+    with pytest.raises(InputError, match="means something else in the address"):
+        from_text(Path("s.yaml"), f"runs: '{tmp_path / odd}'\ncorpus: {{kind: synthetic}}\n")

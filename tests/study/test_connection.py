@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 
 from study import connection, databases, journal, patience, provenance
 from study.config_file import dump, load
-from study.connection import open_storage, record
+from study.connection import connect, open_storage, record
 from study.errors import InputError, Unavailable
 from study.leases import claim
 from study.passwords import expand
@@ -336,3 +336,13 @@ def test_serve_stands_in_front_of_a_database_and_ends_when_asked(
 def test_serve_refuses_what_is_no_database(tmp_path: Path, storage: str) -> None:
     with pytest.raises(InputError, match="stands in front of a database"):
         connection.serve(tiny(tmp_path, f"storage={storage}"), "127.0.0.1", 13000)
+
+
+def test_a_journal_without_its_slashes_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be a folder `journal:` of the working directory."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError):
+        connect("journal:/data/study.journal")
+    assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from study import stopping, weights
-from study.files import Unwritable, replacing, write_atomically
+from study.files import Unwritable, clear_unfinished, replacing, write_atomically
 
 CPU = torch.device("cpu")
 
@@ -133,3 +133,10 @@ def test_a_file_is_whole_even_where_its_writer_is_killed(tmp_path: Path) -> None
     killed = subprocess.run([sys.executable, "-c", code, str(file)], check=False)
     assert killed.returncode == -9
     assert file.read_text() == "old"
+
+
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    (tmp_path / ".best.pt.half").touch()
+    clear_unfinished(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [".ipynb_checkpoints"]

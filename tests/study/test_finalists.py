@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import optuna
 import pytest
@@ -15,11 +16,12 @@ from reports.record import read_study
 from study import finalists
 from study.config import StudyConfig
 from study.connection import open_storage
-from study.errors import InputError
+from study.errors import InputError, Unavailable
 from study.finalists import enqueue, select
 from study.leases import Watcher, claim
 from study.sampler import OrderedSampler
 from study.storage import (
+    CHOSEN,
     FINALIST,
     create_study,
     finalists_are_chosen,
@@ -337,3 +339,37 @@ def test_of_a_version_that_did_not_say_so_the_last_trials_tell_whether_they_are_
     assert finalists_are_chosen({}, [searched, finalist])
     assert not finalists_are_chosen({}, [searched])
     assert not finalists_are_chosen({}, [searched, finalist, searched])
+
+
+def test_whoever_is_interrupted_while_it_adds_them_leaves_the_rest_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = _config(tmp_path, top=2, seeds=3)
+    with mock.patch("tests.reports.planted_study.enqueue"):
+        conduct(config, Formula(SURFACE, 0.004))
+    real, calls = optuna.Study.enqueue_trial, list[None]()
+
+    def away(self: optuna.Study, *arguments: Any, **named: Any) -> None:
+        calls.append(None)
+        if len(calls) == 3:
+            raise Unavailable("the storage is away")
+        real(self, *arguments, **named)
+
+    monkeypatch.setattr(optuna.Study, "enqueue_trial", away)
+    with pytest.raises(Unavailable):
+        enqueue(config, open_study(config))
+    monkeypatch.undo()
+    assert len(_finalists(open_study(config))) == 2
+    enqueue(config, open_study(config))
+    assert len(_finalists(open_study(config))) == config.finalist_trials == 9
+
+
+def test_more_seeds_are_added_to_a_study_of_a_version_that_did_not_say_who_was_chosen(
+    tmp_path: Path,
+) -> None:
+    conduct(_config(tmp_path, top=1, seeds=1), Formula(SURFACE, 0.004))
+    more = _config(tmp_path, top=1, seeds=2)
+    study = open_study(more)
+    study.set_user_attr(CHOSEN, None)
+    create_study(more, {"corpus": study.user_attrs["corpus"]})
+    assert enqueue(more, open_study(more)) == 2

@@ -375,3 +375,13 @@ def test_the_command_writes_beside_the_user_and_refuses_in_sentences(
     assert again.code == 2
     assert again.errors.startswith("error: corpus.yaml is there already")
     assert load(Path("corpus.yaml")).name == "corpus"
+
+
+def test_what_is_held_out_of_train_is_not_trained_on_and_a_choice_is_told(tmp_path: Path) -> None:
+    """`train_dev` is a part of ESPnet's `train`, and `train_nodev` the rest of it."""
+    for name in ("train", "train_nodev", "train_dev", "test_clean", "test_other"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "wav.scp").touch()
+    found = recognise(tmp_path)
+    assert found.settings["train"] == "data/train_nodev"
+    assert found.others == {"test": ["data/test_other"]}

@@ -23,7 +23,7 @@ from study.config import StudyConfig
 from study.crew import Crew
 from study.crew import size as crew_size
 from study.errors import InputError, Unavailable
-from study.launchers import LAUNCHERS, Worker
+from study.launchers import LAUNCHERS, Worker, environment
 from study.stopping import DEADLINE, LONGEST, STOPPED
 from tests.study.storages import tiny
 
@@ -409,3 +409,14 @@ def test_ray_places_workers_and_starts_lost_ones_again(
         _wait(lambda: one.code() == 0)
     finally:
         engine.shutdown()
+
+
+def test_a_worker_imports_this_program_and_no_file_of_the_working_directory(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "model.py").write_text("raise SystemExit('the user’s')")
+    command = [sys.executable, "-m", "study", "keys", "seed"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

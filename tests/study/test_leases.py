@@ -14,10 +14,13 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from study import leases
 from study.config import StudyConfig
+from study.connection import connect
+from study.errors import InputError
 from study.leases import Lease, Watcher, alone, claim, hand_back
 from study.storage import create_study, open_study
 from tests.study.storages import ATTRIBUTES, KINDS, storage_of, tiny, together
@@ -306,3 +309,37 @@ def test_a_lock_whose_holder_was_killed_is_removed(
     began = time.monotonic()
     with alone(storage, config.name):
         assert time.monotonic() - began > 0.5
+
+
+@pytest.mark.parametrize("kind", ["sqlite:///{}", "journal://{}"])
+def test_a_lock_whose_holder_lives_and_works_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(leases, "GRACE", 1.0)
+    inside, most = list[None](), list[int]()
+
+    def work(seconds: float) -> None:
+        with alone(connect(kind.format(tmp_path / "s")), "laptop"):
+            inside.append(None)
+            most.append(len(inside))
+            time.sleep(seconds)
+            inside.pop()
+
+    first = threading.Thread(target=work, args=(4.0,))
+    first.start()
+    time.sleep(1.0)
+    work(0.1)
+    first.join()
+    assert most == [1, 1]
+
+
+def test_a_study_that_is_called_like_a_lock_is_not_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "GRACE", 0.5)
+    storage = connect(f"journal://{tmp_path / 's'}")
+    study = storage.create_new_study([StudyDirection.MINIMIZE], "laptop.lock")
+    storage.set_study_user_attr(study, "config", {})
+    with pytest.raises(InputError, match="which a lock is to be called"), alone(storage, "laptop"):
+        pass
+    assert [found.study_name for found in storage.get_all_studies()] == ["laptop.lock"]

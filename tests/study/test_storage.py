@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import optuna
@@ -14,6 +17,8 @@ from study.errors import InputError
 from study.leases import claim
 from study.storage import create_study, open_study
 from tests.study.storages import ATTRIBUTES, KINDS, storage_of, tiny, together
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
@@ -193,3 +198,17 @@ def test_trials_that_crashed_are_trained_anew_where_that_is_asked(tmp_path: Path
     more = create_study(tiny(tmp_path, "explore.trials=4"), ATTRIBUTES).trials
     assert len(more) == len(again) + 1
     assert more[-1].system_attrs["fixed_params"] == whole.trials[4].system_attrs["fixed_params"]
+
+
+def test_the_file_of_a_study_is_whole_when_its_last_process_ended(tmp_path: Path) -> None:
+    """SQLite brings its log into the file when it is closed: a copy of that alone has all."""
+    program = (
+        "import sys, pathlib; from study import __main__; from study.storage import create_study; "
+        "from tests.study.storages import ATTRIBUTES, tiny; "
+        "create_study(tiny(pathlib.Path(sys.argv[1]), 'storage=sqlite'), ATTRIBUTES)"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, cwd=ROOT)
+    copy = tmp_path / "copy.db"
+    copy.write_bytes((tmp_path / "tiny" / "study.db").read_bytes())
+    with sqlite3.connect(copy) as connection:
+        assert connection.execute("SELECT COUNT(*) FROM trials").fetchone() == (7,)

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from study.data import features
+from study.data.audio import read_audio
 from study.data.config import FeatureConfig
-from study.data.corpus import SPLITS
+from study.data.corpus import SPLITS, Utterance
 from study.data.tokens import CharacterTokenizer, open_tokenizer
 from study.errors import InputError
 from tests.speech import (
@@ -352,3 +354,20 @@ def test_a_number_of_pieces_that_cannot_be_learnt_is_refused(folder: Path, size:
 
 def test_the_defaults_are_the_documented_ones() -> None:
     assert FeatureConfig() == FeatureConfig(mels=80, sample_rate=16000, window=0.025, hop=0.01)
+
+
+def test_audio_that_can_be_read_by_now_is_used(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A newer library reads a format that was foreign to the one before it."""
+
+    def foreign(utterance: Utterance) -> Any:
+        if utterance.id == "train-1":
+            return "the audio file cannot be read (Format not recognised)"
+        return read_audio(utterance)
+
+    monkeypatch.setattr(features, "read_audio", foreign)
+    fewer = len(open_corpus(folder, bad=1.0).splits["train"])
+    monkeypatch.undo()
+    assert len(open_corpus(folder, bad=1.0).splits["train"]) == fewer + 1
+    assert "can be by now" in caplog.text

@@ -107,3 +107,21 @@ def test_a_corpus_that_is_moved_or_touched_is_the_same(
         file = utterance.audio.rename(tmp_path / "moved" / utterance.audio.name)
         moved.append(replace(utterance, audio=file))
     assert _reads(moved, tmp_path / "cache") == (known, 3)
+
+
+def test_what_could_not_be_read_is_read_again(
+    utterances: list[Utterance], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that answers again, or a right that was given, changes nothing of the file."""
+    right, _ = _reads(utterances, tmp_path / "other")
+    read = Path.read_bytes
+
+    def denied(file: Path) -> bytes:
+        if file.suffix == ".wav":
+            raise PermissionError(1, "Operation not permitted")
+        return read(file)
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    assert audio_fingerprint(utterances, tmp_path / "cache") != right
+    monkeypatch.setattr(Path, "read_bytes", read)
+    assert audio_fingerprint(utterances, tmp_path / "cache") == right
