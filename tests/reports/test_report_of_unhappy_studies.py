@@ -220,7 +220,7 @@ def test_passwords_never_reach_the_report(simulate: Simulate) -> None:
     files = write(simulated)
     for path in (files.html, files.markdown, files.trials_csv):
         assert "hunter2" not in path.read_text(encoding="utf-8")
-        assert "tuner:***@" in path.read_text(encoding="utf-8")
+        assert "://***@" in path.read_text(encoding="utf-8")
 
 
 def test_a_study_from_elsewhere(tmp_path: Path) -> None:
