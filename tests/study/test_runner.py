@@ -109,6 +109,7 @@ def test_files_whose_names_hold_brackets_are_named_as_they_are(
     if command == "run":
         runner._open_dataset(config, console)
     else:
+        monkeypatch.setattr(check, "refuse_changes", lambda *_: None)
         monkeypatch.setattr(check, "_extreme", mock.Mock(side_effect=NotImplementedError))
         with pytest.raises(NotImplementedError):
             check.check(config, console)
