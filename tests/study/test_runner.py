@@ -103,15 +103,14 @@ def test_files_whose_names_hold_brackets_are_named_as_they_are(
 ) -> None:
     module, console = (runner if command == "run" else check), _console()
     line = "warning: Video title [dQw4w9WgXcQ].wav and [/x].wav are bad"
-    monkeypatch.setattr(module, "open_dataset", lambda config: None)
+    monkeypatch.setattr(module, "open_dataset", lambda config: mock.Mock(fingerprint="abc"))
     monkeypatch.setattr(module, "describe_dataset", lambda dataset: [line])
     config = tiny(tmp_path, "anchors=[{name: 'a [b] [/c]'}]")
     if command == "run":
         runner._open_dataset(config, console)
     else:
-        monkeypatch.setattr(check, "refuse_changes", lambda *_: None)
-        monkeypatch.setattr(check, "_extreme", mock.Mock(side_effect=NotImplementedError))
-        with pytest.raises(NotImplementedError):
+        monkeypatch.setattr(check, "_extreme", mock.Mock(side_effect=InputError("enough")))
+        with pytest.raises(InputError, match="enough"):
             check.check(config, console)
         assert "a [b] [/c]" in console.export_text(clear=False)
     assert line in console.export_text()
