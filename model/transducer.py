@@ -215,6 +215,8 @@ class Transducer(nn.Module):
 
         source `(B, T, J)`, target `(B, U+1, J)`, tokens `(B, U)` with as many as the longest has.
         """
+        from torchaudio.functional import rnnt_loss  # a library that no other decoder needs
+
         logits = self.joint(source[:, :, None], target[:, None])  # (B, T, U+1, V)
         scores = logits.float().log_softmax(dim=-1)
         following = functional.pad(tokens, (0, 1), value=BLANK)[:, None, :, None]  # the last: any
@@ -230,8 +232,6 @@ class Transducer(nn.Module):
         )
         if torch.are_deterministic_algorithms_enabled():
             given = tuple(tensor.cpu() for tensor in given)  # of CUDA's kernel it is not known
-        from torchaudio.functional import rnnt_loss  # a library that no other decoder needs
-
         loss = rnnt_loss(*given, blank=0, reduction="sum", fused_log_softmax=False)
         return loss.to(source.device)
 

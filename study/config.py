@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from model.config import SHAPE, Decoding, NetworkConfig
 from study import provenance
@@ -22,7 +22,7 @@ from study.anchors import ANCHORS
 from study.data.config import FeatureConfig, TokenConfig
 from study.data.corpus import Corpus
 from study.data.registry import CORPORA
-from study.files import at_home
+from study.files import Folder
 from study.passwords import expand
 from study.space import Dimension, Number, SearchRange
 from study.training.config import TrainingConfig
@@ -172,7 +172,7 @@ class StudyConfig(_Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "study"
     """Names the study everywhere: its folder, in Optuna and in MLflow; the file's name if
     absent."""
-    runs: Annotated[Path, AfterValidator(at_home)] = Path("runs")
+    runs: Folder = Path("runs")
     """The folder of all studies, their cache and MLflow's database, relative to the working one."""
     corpus: AnyCorpus
     """The speech to train on, choose on and test on."""

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from model.config import SHAPE, NetworkConfig, conflicts, decoding_conflicts, unread, width_step
 from study.anchors import ANCHORS
-from study.config import JOURNAL_WORKERS, SEARCHABLE, StudyConfig
+from study.config import FILES, JOURNAL_WORKERS, SEARCHABLE, StudyConfig
 from study.errors import nearest
 from study.passwords import holds_password, refusal
 from study.space import Dimension, Number, SearchRange
@@ -70,7 +70,10 @@ def faults(config: StudyConfig, given: dict[str, Any]) -> Iterator[tuple[str, st
 
 def _folder_faults(config: StudyConfig) -> Iterator[tuple[str, str]]:
     """A folder that the address of a database in it would not mean."""
-    folder = str(config.folder.absolute())
+    folder, tracking = str(config.folder.absolute()), config.tracking
+    kind = config.storage_url.partition(":")[0]
+    if kind not in FILES and not (tracking.enabled and tracking.uri is None):
+        return
     if odd := [mark for mark in ("?", "%", "${") if mark in folder]:
         yield (
             "runs",

@@ -12,6 +12,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from study.errors import InputError
 
@@ -28,12 +31,15 @@ class Unwritable(InputError):
         )
 
 
-def at_home(path: Path) -> Path:
-    """A path in which `~` means the home folder, as it does in a shell."""
+def _at_home(path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError as error:
         raise ValueError(f"{error}: write the whole path") from None
+
+
+Folder = Annotated[Path, AfterValidator(_at_home)]
+"""A folder of a study.yaml, in which `~` means the home folder, as it does in a shell."""
 
 
 @contextmanager

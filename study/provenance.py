@@ -7,11 +7,21 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
 PACKAGES = ("conformer-study", "torch", "torchaudio", "optuna", "mlflow", "numpy")
+
+
+def importable(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which `python -m study` is this program, wherever a process starts.
+
+    A `model.py` of the user's in the working directory would be imported in the place of ours.
+    """
+    places = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
+    return {**environment, "PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(places)}
 
 
 def code_fingerprint() -> str:

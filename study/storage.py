@@ -314,5 +314,5 @@ def finalists_are_chosen(attributes: Mapping[str, Any], trials: Sequence[FrozenT
 
 
 def all_were_added(attributes: Mapping[str, Any], trials: Iterable[FrozenTrial]) -> bool:
-    """Whether the study says that these finalists are all that it will have: none needs adding."""
+    """Whether the study itself says so: to go without adding any, what is likely is not enough."""
     return bool(attributes.get(CHOSEN) == grounds_of_choice(attributes, trials))

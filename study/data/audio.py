@@ -19,6 +19,8 @@ OVERSHOOT = 0.5
 """Seconds by which an utterance may end after its file, and is cut there: as in Kaldi's
 `extract-segments`, since times are often rounded."""
 
+UNREADABLE = "cannot be read"
+"""What is said of a file that is there, and may be readable once a disk or a library is better."""
 _ERRORS = (soundfile.LibsndfileError, OSError, RuntimeError, ValueError)
 
 
@@ -42,7 +44,7 @@ def read_audio(utterance: Utterance) -> tuple[NDArray[np.float32], int] | str:
             samples = file.read(-1 if whole else last - first, dtype="float32", always_2d=True)
             rate = int(file.samplerate)
     except _ERRORS as error:
-        return f"the audio file {utterance.audio} cannot be read ({error})"
+        return f"the audio file {utterance.audio} {UNREADABLE} ({error})"
     channel = utterance.channel
     mono = samples.mean(axis=1) if channel is None else samples[:, channel]
     return np.ascontiguousarray(mono, dtype=np.float32), rate
@@ -61,7 +63,7 @@ def measure(utterance: Utterance) -> float | str:
             span = _span(utterance, file)
             return span if isinstance(span, str) else (span[1] - span[0]) / file.samplerate
     except _ERRORS as error:
-        return f"the audio file {utterance.audio} cannot be read ({error})"
+        return f"the audio file {utterance.audio} {UNREADABLE} ({error})"
 
 
 def _unopenable(utterance: Utterance) -> str | None:

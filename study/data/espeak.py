@@ -33,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from study.errors import InputError
+from study.provenance import importable
 
 SAMPLE_RATE = 16_000
 """Hz, of what `synthesise` yields."""
@@ -75,10 +76,6 @@ def synthesise(prompts: Iterable[Prompt]) -> Generator[NDArray[np.float32], None
     library, data = _installation()
     orders = "".join(json.dumps(asdict(prompt)) + "\n" for prompt in prompts)
     count = orders.count("\n")
-    # The child has to find this package wherever the parent was started.
-    root = str(Path(__file__).resolve().parents[2])
-    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "study.data.espeak", library, data]
     # A file, not a pipe, takes the complaints: a full pipe would stop the child.
     with (
@@ -88,7 +85,7 @@ def synthesise(prompts: Iterable[Prompt]) -> Generator[NDArray[np.float32], None
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=complaints,
-            env=environment,
+            env=importable(os.environ),
         ) as process,
     ):
         assert process.stdin is not None

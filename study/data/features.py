@@ -32,7 +32,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from study.data.audio import read_audio
+from study.data.audio import UNREADABLE, read_audio
 from study.data.config import FeatureConfig
 from study.data.corpus import Utterance
 from study.files import replacing
@@ -148,7 +148,7 @@ def open_features(
 
 def _reads_by_now(utterance: Utterance, fault: str) -> bool:
     """Whether audio that could not be read can be: a disk answers again, a library is newer."""
-    return "cannot be read" in fault and not isinstance(read_audio(utterance), str)
+    return UNREADABLE in fault and not isinstance(read_audio(utterance), str)
 
 
 def _fault(folder: Path, utterances: int, mels: int) -> str | None:

@@ -15,13 +15,11 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
-
-from pydantic import AfterValidator
+from typing import Any, ClassVar
 
 from study.data.corpus import SPLITS, Corpus, Utterance
 from study.errors import InputError
-from study.files import at_home
+from study.files import Folder
 
 NAMED = 50
 """Faults that a message names; the others are counted."""
@@ -34,7 +32,7 @@ class FolderCorpus(Corpus):
     _remedy: ClassVar[str] = "set corpus.folder to the folder of the corpus"
     """What to do where its files are missing."""
 
-    folder: Annotated[Path, AfterValidator(at_home)] = Path()
+    folder: Folder = Path()
     """The corpus's folder, relative to the working directory."""
     allow_outside: bool = False
     """Whether lists may name audio outside of the folder, by an absolute path or by `..`. Links

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from study.config import StudyConfig
-from study.provenance import ROOT
+from study.provenance import importable
 
 
 class Worker(Protocol):
@@ -40,18 +40,8 @@ are page faults again, a tenth of a step on the CPU. Other C libraries ignore th
 
 
 def environment() -> dict[str, str]:
-    """The environment of a worker; what the user has set wins.
-
-    It finds this program where that is, whatever lies in the working directory: a `model.py` of the
-    user's there would be imported in the place of ours.
-    """
-    places = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {
-        "GLIBC_TUNABLES": MEMORY,
-        **os.environ,
-        "PYTHONSAFEPATH": "1",
-        "PYTHONPATH": os.pathsep.join(places),
-    }
+    """The environment of a worker; what the user has set wins."""
+    return importable({"GLIBC_TUNABLES": MEMORY, **os.environ})
 
 
 def study_file(config: StudyConfig) -> Path:

@@ -126,7 +126,7 @@ def _hear(
     """What a network recognises of a batch."""
     started = time.perf_counter()
     memory, lengths = recogniser.encode(batch.features, batch.lengths, ragged=batch.ragged)
-    if memory.is_cuda:  # which has only been told to
+    if memory.is_cuda:  # a GPU has only been told to, and the clock would not see it
         torch.cuda.synchronize(memory.device)
     encoded = time.perf_counter()
     plain = recogniser.transcribe(memory, lengths)

@@ -6,8 +6,8 @@
 
 A step reads no result back from the device, so that the host can prepare the next ones while a GPU
 computes. (torch's CTC copies lengths to a GPU, and waits until they are there.) Losses stay there
-until they are asked for. A loss that is not finite stops all updates
-from that step on, on the device, and is found when the losses are read.
+until they are asked for. A loss that is not finite stops all updates from that step on, on the
+device, and is found when the losses are read.
 """
 
 from __future__ import annotations

@@ -241,3 +241,6 @@ def test_a_folder_that_an_address_would_take_for_another_is_refused(
 ) -> None:
     with pytest.raises(InputError, match="means something else in the address"):
         from_text(Path("s.yaml"), f"runs: '{tmp_path / odd}'\ncorpus: {{kind: synthetic}}\n")
+    elsewhere = "storage: postgresql://host/db\ntracking: {uri: 'http://host:5000'}\n"
+    text = f"runs: '{tmp_path / odd}'\ncorpus: {{kind: synthetic}}\n{elsewhere}"
+    assert from_text(Path("s.yaml"), text).folder.parent.name == odd
