@@ -51,9 +51,10 @@ class QuestionAnswer:
     as_good: list[float]
     """The values that cannot be told from it, itself among them."""
     cheapest_parameters: float | None
-    """Of those, the one with the fewest weights."""
+    """Of those, the one with the fewest weights where all else is alike; null where the results do
+    not tell."""
     cheapest_seconds: float | None
-    """Of those, the one that trains in the least time."""
+    """Likewise the one that trains in the least time."""
     worst: float | None
     """The value with the highest expected WER."""
     gain: float | None

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from reports.questions import Question
+    from reports.record import Searched
     from reports.verdicts import Verdict
 
 MARKS = {
@@ -113,7 +114,9 @@ def _sentence(verdict: Verdict) -> str:
         if len(verdict.as_good) == len(verdict.effects):
             start = f"{best} looks best, but no other value is shown to be worse."
         else:
-            start = f"{best} looks best, and only {listed(_worse(verdict))} worse for sure."
+            worse = _worse(verdict)
+            verb = "is" if len(worse) == 1 else "are"
+            start = f"{best} looks best; only {listed(worse)} {verb} worse for sure."
         return f"{start} {gain}"
     if verdict.verdict == "decided" or (verdict.verdict != "leaning" and not _rest(verdict)):
         start = f"{best} is better than every other value."
@@ -151,7 +154,7 @@ def _advice(verdict: Verdict) -> str:
         return ""
     if verdict.verdict == "at the edge":
         end = "above" if verdict.recommended == verdict.effects[-1].value else "below"
-        return f"Widen the range: try values {end} {number(verdict.recommended)}."
+        return f"Try values {end} {number(verdict.recommended)}, in a study of another name."
     said = []
     cheapest = verdict.cheapest_parameters
     several = verdict.verdict not in ("undecided", "decided")
@@ -214,8 +217,15 @@ def headline(verdict: Verdict, best: Mapping[str, float | None] | None = None) -
     return f"{_value(verdict)} ({verdict.verdict}{other})"
 
 
-def unlike(values: Mapping[str, float | None], answered: Sequence[Verdict]) -> list[str]:
-    """Say where a network has other values than the answers, and what is known of those."""
+def unlike(
+    values: Mapping[str, float | None],
+    answered: Sequence[Verdict],
+    searched: Mapping[str, Searched],
+) -> list[str]:
+    """Say where a network has other values than the answers, and what is known of those.
+
+    Of a range with many values, what is known of one is what was read at the nearest to it.
+    """
     known: dict[str, list[str]] = {
         "which these trials cannot tell from the {answer}": [],
         "which {are} worse on average, though not for sure with this shape": [],
@@ -226,8 +236,9 @@ def unlike(values: Mapping[str, float | None], answered: Sequence[Verdict]) -> l
         value = _another(verdict, values)
         if value is None:
             continue
-        tried = value in {effect.value for effect in verdict.effects}
-        fine = verdict.verdict == "no effect seen" or value in verdict.as_good
+        tried = searched[verdict.question.name].allows(value)
+        nearest = min(verdict.effects, key=lambda effect: abs(effect.value - value))
+        fine = verdict.verdict == "no effect seen" or nearest.as_good
         (untried if not tried else equal if fine else worse).append(verdict.question.said(value))
     return [
         f"{wording.listed(said)}, "

@@ -25,7 +25,7 @@ from reports.landscape import Landscape, read_landscape
 from reports.questions import QUESTIONS, SIX, Question
 from reports.style import LINES, Panel, slug
 from reports.verdicts import Verdict, verdicts
-from reports.wording import MISSING, counted, number, percent, points, signed
+from reports.wording import MISSING, counted, number, points, signed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from reports.record import StudyRecord
+    from reports.surrogate import Array
 
 RESAMPLES = 1000
 """Bootstrap resamples behind the interval of a rank correlation."""
@@ -248,6 +249,15 @@ def _ranks(one: Compared, two: Compared) -> SharedRanks:
     return SharedRanks(one=one.title, two=two.title, configurations=len(shared), **known)
 
 
+def _centred(study: Compared, place: int) -> tuple[tuple[float, ...], Array, Array, Array]:
+    """Return the values of a question, and their effects less the mean of all, with intervals."""
+    assert not isinstance(study.landscape, str)
+    values, draws = study.landscape.effect(study.verdicts[place].question.name)
+    centred = draws - draws.mean(axis=1, keepdims=True)
+    low, high = np.quantile(centred, (0.025, 0.975), axis=0)
+    return values, centred.mean(axis=0), low, high
+
+
 def plot_effects(axes: Axes, studies: Sequence[Compared], place: int) -> None:
     """Draw every study's effect of one question, as a difference from its own mean."""
     ticks: set[float] = set()
@@ -255,18 +265,16 @@ def plot_effects(axes: Axes, studies: Sequence[Compared], place: int) -> None:
         effects = study.verdicts[place].effects
         if isinstance(study.landscape, str) or not effects:
             continue
-        values, draws = study.landscape.effect(study.verdicts[place].question.name)
-        centred = 100 * (draws - draws.mean(axis=1, keepdims=True))
-        low, high = np.quantile(centred, (0.025, 0.975), axis=0)
+        values, middle, low, high = _centred(study, place)
         colour = LINES[order % len(LINES)]
-        axes.fill_between(values, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.fill_between(values, 100 * low, 100 * high, color=colour, alpha=0.15, linewidth=0)
         sns.lineplot(
-            x=list(values), y=centred.mean(axis=0), ax=axes, color=colour, marker="osD^v"[order % 5]
+            x=list(values), y=100 * middle, ax=axes, color=colour, marker="osD^v"[order % 5]
         )
         ticks |= set(values)
     if len(ticks) > 2 and min(ticks) > 0 and max(ticks) / min(ticks) > 4:
         axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(sorted(ticks)))
+    axes.xaxis.set_major_locator(FixedLocator(sorted(ticks)[:: max(1, -(-len(ticks) // 8))]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     axes.axhline(0, linewidth=0.8, color="0.6")
@@ -282,15 +290,18 @@ def effect_panels(studies: Sequence[Compared]) -> list[Panel]:
         question = QUESTIONS[place]
         told = []
         for study in studies:
-            wers = ", ".join(
-                f"{number(e.value)} {percent(e.wer)}" for e in study.verdicts[place].effects
+            if isinstance(study.landscape, str) or not study.verdicts[place].effects:
+                continue
+            effects = ", ".join(
+                f"{number(value)} {signed(middle)} ({signed(low)} to {signed(high)})"
+                for value, middle, low, high in zip(*_centred(study, place), strict=True)
             )
-            if wers:
-                told.append(f"{study.title}: {wers}")
+            told.append(f"{study.title}: {effects}")
         return Panel(
             name=slug(f"compared {question.name}"),
             title=question.text,
-            alt=f"Expected WER by {question.label.lower()}. {'; '.join(told)}.",
+            alt=f"WER by {question.label.lower()}, in points from each study’s mean, with 95 % "
+            f"intervals. {'; '.join(told)}.",
             paint=lambda axes: plot_effects(axes, studies, place),
         )
 

@@ -61,7 +61,8 @@ class Opponent:
     p: float | None
     """Of that difference, corrected by Holm over all opponents."""
     smallest: float | None
-    """The smallest difference that would surely have been shown, whatever the other comparisons."""
+    """How large a difference must come out to be shown, whatever the other comparisons. One that is
+    truly so large comes out smaller half of the time."""
     mapsswe: MatchedPairs | None
     """NIST's matched-pairs test between the best seeds of both on dev, not corrected."""
     mapsswe_p: float | None
@@ -191,7 +192,7 @@ def _opponents(tested: list[_Tested], words: Array, groups: list[str]) -> tuple[
                 other,
                 words,
                 groups,
-                conclusion=_conclusion(difference, p, smallest),
+                conclusion=_conclusion(difference, p, smallest, single=_single(other, winner)),
                 difference=difference,
                 p=p,
                 smallest=smallest,
@@ -246,12 +247,18 @@ def _aligned(utterances: list[Utterance]) -> list[list[tuple[str, str]]]:
     return [[(word.reference, word.hypothesis) for word in words] for words in found]
 
 
-def _conclusion(difference: Interval, p: float, smallest: float) -> str:
+def _single(*tested: _Tested) -> bool:
+    """Return whether one network stands for a whole configuration."""
+    return any(len(each.errors) == 1 for each in tested)
+
+
+def _conclusion(difference: Interval, p: float, smallest: float, *, single: bool) -> str:
     if p < LEVEL:
-        return "worse than the winner" if difference.value > 0 else "better than the winner"
+        found = "worse than the winner" if difference.value > 0 else "better than the winner"
+        return f"as trained, {found}; another seed may change that" if single else found
     if smallest == 0:
         return "no difference shown; the two err alike throughout"
-    return f"no difference shown; one of {points(smallest, 1)} would have been"
+    return f"no difference shown: luck alone can make {points(smallest, 1)}"
 
 
 def _verdict(opponents: tuple[Opponent, ...], drawn: str) -> str:
@@ -267,6 +274,18 @@ def _verdict(opponents: tuple[Opponent, ...], drawn: str) -> str:
     for start, conjunction, words in (
         ("worse", "and", f"{name} is better than {{}} on test"),
         ("better", "and", f"{{}} did better on test than {name}, which won on dev"),
+        (
+            "as trained, worse",
+            "and",
+            f"the network of {name} is better on test than that of {{}}, but with one seed that "
+            "says nothing of their shapes",
+        ),
+        (
+            "as trained, better",
+            "and",
+            f"the network of {{}} did better on test than that of {name}, which won on dev, but "
+            "with one seed that says nothing of their shapes",
+        ),
         ("no difference", "or", f"that {name} is better than {{}} is not shown: {chance}"),
     ):
         labels = [o.finalist.label for o in others if o.conclusion.startswith(start)]

@@ -1,7 +1,7 @@
 """What a low WER costs: in weights, in computation, in training time and in decoding time.
 
-The frontier holds the results that no other beats in both: everything else is dominated. It is
-made of one-seed results, so a neighbour of the frontier may belong on it.
+The frontier holds the configurations that no other beats in both: everything else is dominated.
+Most were trained with one seed, so a neighbour of the frontier may belong on it.
 
 Of a pruned trial the final WER is not known: training on would most likely have lowered the last
 one that was seen. It is drawn there, open and pointing down, against the costs that it has in
@@ -20,8 +20,10 @@ import seaborn as sns
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from reports.effects import KINDS, kind_of
+from reports.questions import SIX
 from reports.style import INK, MUTED, PAPER, Panel, fewer_dots, log_ticks, place_labels, slug
-from reports.wording import count, duration, number, percent
+from reports.trials import column_of
+from reports.wording import count, counted, duration, number, percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,12 +95,17 @@ COSTS = (
 
 
 def cost_data(record: StudyRecord, column: str) -> pd.DataFrame:
-    """Return the results with a known cost, cheapest first.
+    """Return the configurations with a known cost, cheapest first.
 
-    Columns: number, cost, wer, kind, anchor, and `frontier`: True where no result is at least as
-    good in both and better in one.
+    Seeds of one configuration are one row: its mean WER, its median cost, and the number of its
+    best trial. Apart, they would follow one another on the frontier, by nothing but their luck.
+
+    Columns: number, cost, wer, kind, anchor, seeds, and `frontier`: True where no other is at least
+    as good in both and better in one.
     """
     results = record.results[record.results[column].notna()]
+    names = [*SIX, *(column_of(name) for name in record.searched if name not in SIX)]
+    shapes = results[names].astype(float).fillna(-1.0)
     data = pd.DataFrame(
         {
             "number": results["number"].astype(int),
@@ -106,9 +113,14 @@ def cost_data(record: StudyRecord, column: str) -> pd.DataFrame:
             "wer": results["wer"].astype(float),
             "kind": kind_of(results),
             "anchor": results["anchor"],
+            "shape": shapes.groupby(names, sort=False).ngroup() if len(shapes) else 0,
         }
     )
-    data = data[np.isfinite(data["cost"]) & (data["cost"] > 0)]
+    data = data[np.isfinite(data["cost"]) & (data["cost"] > 0)].sort_values(["wer", "number"])
+    grouped = data.groupby("shape", sort=False)
+    data = grouped.first().assign(
+        cost=grouped["cost"].median(), wer=grouped["wer"].mean(), seeds=grouped.size()
+    )
     data = data.sort_values(["cost", "wer", "number"]).reset_index(drop=True)
     lowest = data.groupby("cost")["wer"].min()
     lowest_of_cheaper = lowest.cummin().shift(fill_value=np.inf)
@@ -259,8 +271,8 @@ def _panel(cost: Cost, data: pd.DataFrame, stopped: pd.DataFrame) -> Panel:
     return Panel(
         name=slug(f"cost {cost.column}"),
         title=cost.title,
-        alt=f"Scatter of dev WER against {cost.label} of {len(data)} results"
-        f"{f' and {len(stopped)} pruned trials' if len(stopped) else ''}. "
+        alt=f"Scatter of dev WER against {cost.label} of {counted(len(data), 'configuration')}"
+        f"{' and ' + counted(len(stopped), 'pruned trial') if len(stopped) else ''}. "
         f"On the frontier, cheapest first: {steps}.",
         paint=lambda axes: plot_cost(axes, data, stopped, cost),
         width=460,

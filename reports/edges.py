@@ -59,9 +59,12 @@ def _boundary(record: StudyRecord) -> Check:
         return _BOUNDARY.found(
             NOT_KNOWN, "Nothing but the learning rate was searched over several values."
         )
+    outside, axes = _outside(record.best, axes)
     floor, open_ends, falling = _ends(record, record.best, axes)
     where = f"in the best trial, {record.best['number']}"
     told = []
+    if outside:
+        told.append(f"Outside of the range {where}, where only an anchor is: {', '.join(outside)}.")
     if falling:
         told.append(
             f"At the end of the range {where}, with WER still falling towards it: "
@@ -78,9 +81,18 @@ def _boundary(record: StudyRecord) -> Check:
             told = [f"No value {where}, lies at an end that could be moved."]
     if floor:
         told.append(f"Nothing lies beyond {' and '.join(floor)}, so that is no fault.")
-    status = BAD if falling else LOOK if open_ends else GOOD
-    remedy = "" if status == GOOD else "Widen these ranges, and run the study on."
+    status = BAD if falling else LOOK if open_ends or outside else GOOD
+    remedy = "" if status == GOOD else "Widen these ranges in a study of another name."
     return _BOUNDARY.found(status, " ".join(told), remedy)
+
+
+def _outside(best: pd.Series[Any], axes: list[Axis]) -> tuple[list[str], list[Axis]]:
+    """Return the values of the best trial that lie outside of their ranges, and the other axes."""
+    values = [(axis, best[axis.column]) for axis in axes]
+    beyond = [a for a, v in values if not pd.isna(v) and not a.searched.spans(float(v))]
+    return [_said(a.name, float(best[a.column])) for a in beyond], [
+        axis for axis in axes if axis not in beyond
+    ]
 
 
 def _ends(
@@ -183,7 +195,11 @@ def _rate(record: StudyRecord) -> Check:
         told.append(f"The best trial’s own, {number(record.best[axis.column])}, is {note}.")
     searched = f"Searched {number(axis.searched.low)} to {number(axis.searched.high)}."
     status = gravest(*statuses)
-    remedy = f"Widen its range at the {' and the '.join(sorted(ends))} end." if ends else ""
+    remedy = (
+        f"Widen its range at the {' and the '.join(sorted(ends))} end, in a study of another name."
+        if ends
+        else ""
+    )
     if status != GOOD and not remedy:
         remedy = "Look at the panel of WER against the learning rate."
     return _LEARNING_RATE.found(status, f"{searched} {' '.join(told)}", remedy)

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from scipy.stats import norm, t
 
 from reports.landscape import axes_of
 from reports.questions import QUESTIONS, SIX
@@ -76,6 +77,8 @@ class EqualValue:
 
     value: float
     """The value; of a question with many values, the median of a quarter of its trials."""
+    label: str
+    """The value in words; of a quarter of the trials its ends: 16 to 20."""
     plain: float
     """Its mean WER less the mean of all values, whatever their sizes (a fraction)."""
     effect: float
@@ -176,6 +179,12 @@ def _nuisances(rows: pd.DataFrame, axes: dict[str, Axis]) -> Array:
     return np.stack(columns, axis=1) if columns else np.empty((len(rows), 0))
 
 
+def _labels(values: Array, place: Counts, count: int) -> list[str]:
+    """Return in words which values each group holds."""
+    ends = [(values[place == k].min(), values[place == k].max()) for k in range(count)]
+    return [number(a) if a == b else f"{number(a)} to {number(b)}" for a, b in ends]
+
+
 def _groups(values: Array) -> tuple[Array, Counts]:
     """Return the values of a question and which of them each trial has, −1 for none of them."""
     distinct = np.unique(values[np.isfinite(values)])
@@ -199,7 +208,9 @@ def _question(
     common: Array,
     weights: Counts,
 ) -> EqualQuestion:
-    values, place = _groups(np.array(column.to_numpy(dtype=float, na_value=np.nan)))
+    given: Array = np.array(column.to_numpy(dtype=float, na_value=np.nan))
+    values, place = _groups(given)
+    labels = _labels(given, place, len(values))
 
     def silent(sentence: str, left: float | None = None) -> EqualQuestion:
         return EqualQuestion(
@@ -231,14 +242,18 @@ def _question(
     found = _fit(design, wers, np.ones((1, len(wers))))[0, : len(values)]
     draws = _fit(design, wers, weights)[:, : len(values)]
     draws = draws[((weights @ indicator) > 0).all(axis=1)]
-    # Resampled residuals are too small by the degrees of freedom that the fit has used up.
-    draws = found + (draws - found) * math.sqrt(len(wers) / (len(wers) - columns))
+    # Resampled residuals are too small by the degrees of freedom that the fit has used up, and
+    # their tails are a normal's, not those of the t distribution that a small sample has.
+    freedom = len(wers) - columns
+    tails = float(t.ppf(0.975, freedom)) / float(norm.ppf(0.975))
+    draws = found + (draws - found) * math.sqrt(len(wers) / freedom) * tails
     plain = (indicator.T @ wers) / indicator.sum(axis=0)
     effects, spread = found - found.mean(), draws - draws.mean(axis=1, keepdims=True)
     low, high = np.quantile(spread, [0.025, 0.975], axis=0)
     told = tuple(
         EqualValue(
             value=float(value),
+            label=labels[k],
             plain=float(plain[k] - plain.mean()),
             effect=float(effects[k]),
             low=float(low[k]),
@@ -281,7 +296,9 @@ def _compare(question: Question, values: tuple[EqualValue, ...], draws: Array) -
     a, b = pairs[chosen] if estimates[chosen] < 0 else pairs[chosen][::-1]
     lead, reach = abs(float(estimates[chosen])), critical * float(errors[chosen])
     interval = f"(95 %: {signed(lead - reach, 2)} to {signed(lead + reach, 2)})"
-    better, worse = question.said(values[b].value), number(values[a].value)
+    better, worse = question.phrase.format(values[b].label), values[a].label
+    if values[b].label == number(values[b].value):
+        better = question.said(values[b].value)
     verb = "are" if better.endswith("s") else "is"
     if lead > reach:
         plain = values[a].plain - values[b].plain
@@ -311,7 +328,7 @@ def plot_equal_size(axes: Axes, item: EqualQuestion, limit: float) -> None:
     axes.set_xlim(-0.4, len(places) - 0.6)
     axes.set_ylim(-limit, limit)
     axes.xaxis.set_major_locator(FixedLocator(list(places)))
-    names = [number(value.value) for value in item.values]
+    names = [value.label for value in item.values]
     axes.xaxis.set_major_formatter(FuncFormatter(lambda _, place: names[place or 0]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(item.question.label)
@@ -344,7 +361,7 @@ def equal_size_panels(data: EqualSizeData) -> list[Panel]:
 
 def _describe(item: EqualQuestion) -> str:
     told = "; ".join(
-        f"{number(v.value)}: {signed(v.effect, 2)} ({signed(v.low, 2)} to {signed(v.high, 2)}), "
+        f"{v.label}: {signed(v.effect, 2)} ({signed(v.low, 2)} to {signed(v.high, 2)}), "
         f"whatever the size {signed(v.plain, 2)} (n = {v.trials})"
         for v in item.values
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import seaborn as sns
+from scipy.stats import norm
 
 from reports.questions import label_of
 from reports.style import Panel, slug
@@ -42,7 +43,8 @@ class Interaction:
     size: float
     """Root mean square of the interaction (a fraction)."""
     low: float
-    """Lower end of the 95 % interval of the size of its expected part along the draws."""
+    """Lower end of the 95 % interval, for all pairs at once, of the size of its expected part along
+    the draws."""
     high: float
     """Upper end of it."""
 
@@ -68,11 +70,12 @@ def interactions_data(landscape: Landscape | str) -> tuple[Interaction, ...]:
     if isinstance(landscape, str):
         return ()
     names = [axis.name for axis in landscape.questions]
-    found = [_interaction(landscape, one, two) for one, two in combinations(names, 2)]
+    pairs = list(combinations(names, 2))
+    found = [_interaction(landscape, one, two, len(pairs)) for one, two in pairs]
     return tuple(sorted(found, key=lambda item: -item.size)[:SHOWN])
 
 
-def _interaction(landscape: Landscape, one: str, two: str) -> Interaction:
+def _interaction(landscape: Landscape, one: str, two: str, among: int) -> Interaction:
     ones, twos, draws = landscape.pair(one, two)
     rest = (
         draws
@@ -84,7 +87,10 @@ def _interaction(landscape: Landscape, one: str, two: str) -> Interaction:
     size = float(np.sqrt((expected**2).mean()))
     # The size of a draw is never 0; its part along the expected interaction can be, and below.
     along = (rest * expected).mean(axis=(1, 2)) / max(size, 1e-12)
-    low, high = (float(q) for q in np.quantile(along, (0.025, 0.975)))
+    # Of many pairs the strongest are listed, so that the interval is to hold for all at once; the
+    # draws are too few for quantiles so far out.
+    reach = float(norm.ppf(1 - 0.025 / among) * along.std())
+    low, high = float(along.mean()) - reach, float(along.mean()) + reach
     return Interaction(
         one=one,
         two=two,

@@ -94,9 +94,9 @@ def isolation_panels(items: tuple[IsolationData, ...]) -> list[Panel]:
     limits = (low - pad, high + pad)
 
     def panel(item: IsolationData) -> Panel:
-        told = "; ".join(
+        told = ". ".join(
             f"{number(row['value'])}: {percent(row['wer'])}, the lowest of {row['n']} explore "
-            f"trials, {percent(row['lowest'])} of all"
+            f"trials; in all phases {percent(row['lowest'])}"
             for row in item.best.to_dict("records")
         )
         return Panel(

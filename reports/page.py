@@ -108,7 +108,7 @@ def write_report(
     content = {
         **_headline(record, answer),
         **_questions(record, answer),
-        "unlike": unlike(answer.best.values if answer.best else {}, answered),
+        "unlike": unlike(answer.best.values if answer.best else {}, answered, record.searched),
         "card": card_data(answered, answer.best.values if answer.best else None),
         "summary": summary(answered),
         "meanings": {name: (MARKS[name], MEANINGS[name]) for name in VERDICTS},

@@ -57,6 +57,8 @@ class Spared:
     """Those of them that stood too low at a rung."""
     among_best: int
     """Those of these that ended in the best quarter of all results of the search."""
+    usual: float
+    """The share of all spared trials that did: what to expect if rungs told nothing."""
     pruned: int
     """Trials that were really stopped."""
 
@@ -234,6 +236,7 @@ def _spared(record: StudyRecord, rungs: tuple[int, ...]) -> Spared:
         survivors=len(spared),
         stopped=len(stopped),
         among_best=len(stopped & best),
+        usual=len(spared & best) / len(spared) if spared else 0.0,
         pruned=int((record.trials["outcome"] == "pruned").sum()),
     )
 
@@ -300,7 +303,8 @@ def _cost(record: StudyRecord, data: RungsData) -> Check:
         return _PRUNING.found(NOT_KNOWN, text, more)
     fate = (
         f"{spared.stopped}, of which {spared.among_best} ended in the best quarter of the search "
-        "(about a quarter would, if rungs told nothing)"
+        f"({percent(spared.usual, 0)} of all that were spared did, and so would these if rungs "
+        "told nothing)"
         if spared.stopped
         else "none"
     )

@@ -28,10 +28,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.stats import t
 
-from reports.questions import QUESTIONS, Question
+from reports.questions import QUESTIONS, SIX, Question
 from reports.surrogate import MOST
-from reports.trials import number_or_none
 
 if TYPE_CHECKING:
     from reports.landscape import Landscape
@@ -53,6 +53,8 @@ AT_HAND, TOO_SMALL, TOO_FAR, FULL = "at hand", "too small", "too far", "full"
 """Why no number of trials is told that would decide a question: hardly more than there are would
 do, the differences are at most twice the margin, more than twenty times the trials would be needed,
 or more than a surface is fitted to."""
+
+_COSTS_MORE = 0.995  # quantile of Student's t, beyond which a value is told to cost more
 
 LOWEST = {"encoder_layers": 1, "attention_heads": 1, "decoder_layers": 1, "conv_kernel_size": 3}
 """Ends below which there is nothing to try."""
@@ -101,9 +103,10 @@ class Verdict:
     worst: float | None = None
     """The value with the highest expected WER."""
     cheapest_parameters: float | None = None
-    """Of the values that are as good, the one with the fewest weights."""
+    """Of the values that are as good, the one with the fewest weights where all else is alike; None
+    where the results do not tell."""
     cheapest_seconds: float | None = None
-    """Of the values that are as good, the one that trains in the least time."""
+    """Likewise the one that trains in the least time."""
     needed: int | None = None
     """About how many finished trials would decide it, to two digits; None where it is settled or
     `outlook` says why there is no such number."""
@@ -207,17 +210,29 @@ def _movable_end(name: str, searched: Searched, value: float) -> bool:
 
 
 def _cheapest(record: StudyRecord, name: str, values: list[float], column: str) -> float | None:
-    """Return the value with the lowest typical cost, others averaged; None where not recorded."""
-    trials = record.results[record.results["even"]]
-    costs = {}
-    for value in values:
-        rows = trials[np.isclose(trials[name].astype(float), value)]
-        seen = [c for c in map(number_or_none, rows[column].tolist()) if c is not None and c > 0]
-        if seen:
-            costs[value] = math.exp(sum(map(math.log, seen)) / len(seen))
-    if len(costs) < len(values) or not costs:
+    """Return the value that costs least when all else is alike; None where that is not told.
+
+    A power law in all six at once is fitted to the results. A mean over the few trials with each
+    value would say as much about the other five: it can call a wide decoder the smallest network.
+    """
+    table = record.results[[*SIX, column]].astype(float).to_numpy(dtype=float, na_value=np.nan)
+    table = table[(np.isfinite(table) & (table > 0)).all(axis=1)]
+    if len(table) == 0:
         return None
-    return min(costs, key=lambda value: costs[value])
+    logs = np.log(table)
+    varied = [k for k in range(len(SIX)) if np.ptp(logs[:, k]) > 0]
+    freedom = len(logs) - len(varied) - 1
+    if SIX.index(name) not in varied or freedom < 1:
+        return None
+    design = np.column_stack([np.ones(len(logs)), logs[:, varied]])
+    inverse = np.linalg.pinv(design.T @ design)
+    powers = inverse @ design.T @ logs[:, -1]
+    variance = float(((logs[:, -1] - design @ powers) ** 2).sum()) / freedom
+    place = 1 + varied.index(SIX.index(name))
+    power, error = float(powers[place]), math.sqrt(variance * float(inverse[place, place]))
+    if abs(power) <= float(t.ppf(_COSTS_MORE, freedom)) * error + 1e-9:
+        return None
+    return min(values) if power > 0 else max(values)
 
 
 def _needed(

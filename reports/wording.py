@@ -51,7 +51,7 @@ def count(value: Any) -> str:
         return MISSING
     value = float(value)
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
+        if abs(value) >= 0.9995 * size:
             return f"{value / size:.3g} {unit}"
     return f"{value:.0f}"
 

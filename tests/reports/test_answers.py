@@ -16,8 +16,8 @@ import reports
 from reports.answers import Answers, as_json, schema
 from reports.card import card_data, headline, listed, summary, unlike
 from reports.landscape import Landscape, read_landscape
-from reports.questions import SIX
-from reports.record import StudyRecord, read_study
+from reports.questions import QUESTIONS, SIX
+from reports.record import Searched, StudyRecord, read_study
 from reports.verdicts import (
     AT_HAND,
     FULL,
@@ -164,7 +164,7 @@ def test_every_verdict_reads_as_a_sentence(answered: dict[str, Verdict]) -> None
     layers = card_data([answered["encoder_layers"]])[0]
     assert layers.sentence.startswith("4 is better than every other value. With 1, WER is ")
     assert " points higher than with 4 (95 %: +" in layers.sentence
-    assert layers.advice == "Widen the range: try values above 4."
+    assert layers.advice == "Try values above 4, in a study of another name."
 
 
 def test_the_sentence_is_that_of_the_verdict(answered: dict[str, Verdict]) -> None:
@@ -294,19 +294,38 @@ def test_answers_json_is_as_its_schema_says(files: reports.ReportFiles) -> None:
         TypeAdapter(Answers).validate_json(text.replace('"verdict"', '"judgement"'))
 
 
-def test_a_network_is_set_against_the_answers(answered: dict[str, Verdict]) -> None:
+def test_a_network_is_set_against_the_answers(
+    record: StudyRecord, answered: dict[str, Verdict]
+) -> None:
     found = list(answered.values())
     values = {name: verdict.recommended for name, verdict in answered.items()}
-    assert unlike(values, found) == []
-    assert unlike({}, found) == []
+    assert unlike(values, found, record.searched) == []
+    assert unlike({}, found, record.searched) == []
     values |= {"encoder_layers": 1, "attention_heads": 9, "decoder_dim": None}
-    assert unlike(values, found) == [
+    assert unlike(values, found, record.searched) == [
         "1 encoder layer, which is worse on average, though not for sure with this shape",
         "9 attention heads, which the search did not try",
     ]
     heads = [v for v in (1, 2, 4) if v != answered["attention_heads"].recommended]
-    (said,) = unlike({"attention_heads": heads[0]}, found)
+    (said,) = unlike({"attention_heads": heads[0]}, found, record.searched)
     assert said.endswith("which these trials cannot tell from the answer")
+
+
+def test_a_value_between_those_that_were_read_was_tried() -> None:
+    grid = range(32, 513, 60)
+    effects = tuple(
+        ValueEffect(value=v, wer=0.2, low=0.1, high=0.3, best_probability=0.1, as_good=v > 300)
+        for v in grid
+    )
+    verdict = Verdict(
+        question=QUESTIONS[1], verdict="leaning", reason="", recommended=512.0, effects=effects
+    )
+    widths = Searched(
+        name="encoder_dim", role="scientific", low=32, high=512, log=False,
+        choices=tuple(range(32, 513, 4)),
+    )  # fmt: skip
+    (said,) = unlike({"encoder_dim": 396.0}, [verdict], {"encoder_dim": widths})
+    assert said == "encoder width 396, which these trials cannot tell from the answer"
 
 
 def test_the_schema_in_the_documentation_is_the_current_one() -> None:

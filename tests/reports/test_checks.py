@@ -583,3 +583,24 @@ def test_partials(simulate: Simulate) -> None:
     assert "rank correlation" in panel.alt.lower() and inline_svg(panel) in html
     assert all(check.remedy == "" for check in data.checks if check.status == "good")
     assert json.dumps(data.sentence)
+
+
+def test_an_anchor_that_is_best_outside_of_a_range_is_named() -> None:
+    rng = random.Random(0)
+    best = {**ANCHORS["conformer-s"], "encoder_layers": 16}
+    trials = [simulated_trial(best, rng, anchor="conformer-s", wer=0.05)]
+    trials += [simulated_trial(draw(rng), rng) for _ in range(16)]
+    check = check_of(record_of(trials), "boundary")
+    assert "Outside of the range in the best trial, 0, where only an anchor is: 16 encoder" in (
+        check.text
+    )
+    assert check.remedy == "Widen these ranges in a study of another name."
+
+
+def test_what_chance_would_let_through_is_that_of_the_spared() -> None:
+    rng = random.Random(0)
+    trials = [simulated_trial(draw(rng), rng, wer=0.3 + 0.001 * i) for i in range(30)]
+    for i in range(10):  # a search that concentrates: all of these are among the best quarter
+        trial = simulated_trial(draw(rng), rng, phase="refine", survivor=True, wer=0.2 + 0.001 * i)
+        trials.append(with_curve(trial, [0.7 - 0.01 * (i % 3)] * 7 + [0.2 + 0.001 * i]))
+    assert "100 % of all that were spared did" in check_of(record_of(trials), "pruning").text

@@ -96,6 +96,18 @@ def test_a_clear_difference_is_shown_and_none_where_there_is_none(tmp_path: Path
     assert alike.mapsswe_p > 0.05
 
 
+def test_one_seed_shows_nothing_of_a_configuration(tmp_path: Path) -> None:
+    _write(tmp_path, 1, 0.1)
+    _write(tmp_path, 2, 0.3)
+    found = comparison_data([_finalist("a", 1), _finalist("b", 2)], tmp_path)
+    assert found.opponents[1].conclusion == (
+        "as trained, worse than the winner; another seed may change that"
+    )
+    assert found.verdict.startswith(
+        "The network of a is better on test than that of b, but with one seed that says nothing"
+    )
+
+
 @pytest.mark.parametrize(
     ("p", "words"),
     [(None, "–"), (0.0, "< 0.001"), (0.00099, "< 0.001"), (0.001, "0.001"), (1, "1.000")],

@@ -22,7 +22,15 @@ from reports.equal_size import EqualQuestion, EqualSizeData, equal_size_data, eq
 from reports.record import StudyRecord, read_study
 from reports.rendering import environment, safe_svg
 from reports.style import inline_svg
-from tests.reports.simulated import choices_of, config, draw, simulated_trial
+from reports.verdicts import _cheapest
+from tests.reports.simulated import (
+    ANCHORS,
+    SEARCH,
+    choices_of,
+    config,
+    draw,
+    simulated_trial,
+)
 
 SIX = ("encoder_layers", "encoder_dim", "attention_heads", "conv_kernel_size", "decoder_layers",
        "decoder_dim")  # fmt: skip
@@ -279,3 +287,59 @@ def test_only_costs_that_are_known_are_drawn() -> None:
 )
 def test_brief_seconds(seconds: float, said: str) -> None:
     assert brief_seconds(seconds) == said
+
+
+def test_seeds_of_one_network_are_no_steps_of_the_frontier() -> None:
+    rng = random.Random(0)
+    shape = ANCHORS["conformer-s"]
+    trials = [
+        simulated_trial(shape, rng, phase="finalist", finalist="trial 0", wer=wer, train_seconds=s)
+        for wer, s in ((0.30, 100.0), (0.28, 101.0), (0.26, 102.0))
+    ]
+    data = cost_data(record_of(trials), "train_seconds")
+    assert int(data["frontier"].sum()) == 1
+    assert data["wer"].tolist() == [pytest.approx(0.28)]
+    assert data["cost"].tolist() == [101.0]
+
+
+def test_quarters_of_a_range_are_called_by_their_ends() -> None:
+    rng = random.Random(0)
+    trials = []
+    for _ in range(60):
+        values = draw(rng) | {"encoder_layers": rng.randint(1, 20)}
+        trials.append(simulated_trial(values, rng, wer=0.4 - 0.01 * values["encoder_layers"]))
+    search = {**SEARCH, "encoder_layers": {"low": 1, "high": 20, "role": "scientific"}}
+    layers = equal_size_data(record_of(trials, search=search)).questions[0]
+    assert layers.values[0].label.startswith("1 to ")
+    assert layers.values[-1].label.endswith(" to 20")
+    assert layers.values[-1].label in layers.sentence
+
+
+def test_intervals_at_equal_size_hold_the_truth_in_small_samples_too() -> None:
+    def kernel(values: dict[str, float], size: int) -> float:
+        return 0.2 - 0.03 * math.log(size) + 0.01 * math.log2(values["conv_kernel_size"] / 15) ** 2
+
+    held = []
+    for seed in range(30):
+        for item in equal_size_data(planted(kernel, count=14, seed=seed, noise=0.01)).questions:
+            found = np.array([value.value for value in item.values])
+            truth = np.zeros(len(found))
+            if item.question.name == "conv_kernel_size":
+                truth = 0.01 * np.log2(found / 15) ** 2
+            truth = truth - truth.mean() if len(truth) else truth
+            held += [v.low <= t <= v.high for v, t in zip(item.values, truth, strict=True)]
+    assert np.mean(held) >= 0.94, np.mean(held)
+
+
+def test_the_cheapest_value_is_that_of_networks_alike_in_all_else() -> None:
+    for seed in range(4):
+        record = planted(lambda values, size: 0.2, count=32, seed=seed, noise=0.01)
+        cheapest = {
+            name: _cheapest(record, name, [float(v) for v in choices_of(name)], "parameters")
+            for name in SIX
+        }
+        assert cheapest["encoder_dim"] == 32
+        assert cheapest["decoder_dim"] in (32, None)
+        # these have no say in the number of weights that `size_of` counts
+        assert cheapest["attention_heads"] is None
+        assert cheapest["conv_kernel_size"] is None

@@ -6,7 +6,8 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations, product
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from scipy.stats import qmc
 
 from reports.interactions import interactions_data
 from reports.landscape import WIDENING, Axis, Landscape, _widened, basis, read_landscape
-from reports.questions import edge_note
+from reports.questions import QUESTIONS, edge_note
 from reports.record import Searched, StudyRecord, read_study
 from tests.reports.planted import SPACE
 from tests.reports.simulated import (
@@ -28,6 +29,8 @@ from tests.reports.simulated import (
 
 Places = dict[str, np.ndarray]
 """Where trials lie, of each question: in [0, 1]."""
+
+Pair = tuple[float, float]
 
 LARGE: dict[str, Sequence[int]] = {
     "encoder_layers": range(1, 17),
@@ -199,3 +202,20 @@ def test_an_anchor_that_differs_in_what_is_held_fixed_is_no_trial_of_the_space(
     found = read_landscape(record)
     assert isinstance(found, Landscape)
     assert found.best()["encoder_layers"] == 4
+
+
+def test_a_dependence_is_shown_in_view_of_all_pairs() -> None:
+    rng = np.random.default_rng(0)
+    checker = np.array([[1.0, -1.0], [-1.0, 1.0]])
+    strength = 0.01 + 0.0045 * rng.standard_normal(512)  # 2.2 standard deviations from none
+
+    class Stub:
+        questions = tuple(SimpleNamespace(name=question.name) for question in QUESTIONS)
+
+        def pair(self, one: str, two: str) -> tuple[Pair, Pair, np.ndarray]:
+            lucky = (one, two) == ("encoder_layers", "encoder_dim")
+            size = strength if lucky else 0.1 * (strength - 0.01)
+            return (1.0, 2.0), (1.0, 2.0), 0.3 + size[:, None, None] * checker
+
+    strongest, *_ = interactions_data(cast("Landscape", Stub()))
+    assert not strongest.shown

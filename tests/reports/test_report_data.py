@@ -24,6 +24,7 @@ from reports.style import DOTS, fewer_dots, inline_svg
 from reports.transcripts import align
 from reports.trials import as_csv
 from reports.verdicts import ValueEffect
+from reports.wording import count
 from tests.reports.simulated import (
     ANCHORS,
     SimulatedStudy,
@@ -182,7 +183,7 @@ def test_pruned_trials_are_drawn_and_make_no_frontier(empty_study: SimulatedStud
     assert list(stopped.itertuples(index=False, name=None)) == [(1, 50.0, last)]
     assert stopped_data(record, seconds).empty  # they were not trained for as long
     assert list(cost_data(record, "parameters")["number"]) == [0]
-    assert "1 results and 1 pruned trials" in cost_panels(record)[0].alt
+    assert "1 configuration and 1 pruned trial." in cost_panels(record)[0].alt
 
 
 def test_the_best_trial_per_value(empty_study: SimulatedStudy) -> None:
@@ -200,7 +201,7 @@ def test_the_best_trial_per_value(empty_study: SimulatedStudy) -> None:
     assert (rows[0]["wer"], rows[0]["number"], rows[0]["n"], rows[0]["lowest"]) == (0.3, 0, 2, 0.2)
     assert math.isnan(rows[1]["wer"]) and (rows[1]["n"], rows[1]["lowest"]) == (0, 0.5)
     (panel,) = isolation_panels((layers,))
-    assert "1: 30.00 %, the lowest of 2 explore trials, 20.00 % of all" in panel.alt
+    assert "1: 30.00 %, the lowest of 2 explore trials; in all phases 20.00 %" in panel.alt
     assert "of 2" in inline_svg(panel)
 
 
@@ -317,3 +318,8 @@ def test_of_many_dots_some_are_drawn_and_the_best_among_them(count: int) -> None
     assert drawn["number"].is_unique
     if count:
         assert drawn["wer"].min() == 0
+
+
+@pytest.mark.parametrize(("value", "said"), [(999_700, "1 M"), (999_400, "999 k"), (1_000, "1 k")])
+def test_a_count_is_never_a_thousand_thousands(value: int, said: str) -> None:
+    assert count(value) == said

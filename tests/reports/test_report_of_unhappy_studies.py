@@ -284,3 +284,24 @@ def test_a_study_that_maximises(tmp_path: Path) -> None:
     optuna.create_study(storage=storage, study_name="accuracy", direction="maximize")
     with pytest.raises(reports.StudyUnreadable, match="does not minimise"):
         reports.write(storage, "accuracy", tmp_path / "report")
+
+
+def test_a_finalist_without_transcripts_is_named_on_both_pages(empty_study: SimulatedStudy) -> None:
+    rng = random.Random(0)
+    trials = [simulated_trial(draw(rng), rng, phase="finalist", finalist=label, wer=wer)
+              for label, wer in (("trial 7", 0.2), ("trial 8", 0.3))]  # fmt: skip
+    empty_study.study.add_trials(trials)
+    lines = [
+        {"id": f"u{i}", "speaker": "s", "reference": "one two", "hypothesis": "one", "errors": 1,
+         "words": 2}
+        for i in range(30)
+    ]  # fmt: skip
+    place = empty_study.trials_folder / "0"
+    place.mkdir(parents=True)
+    (place / "test.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    files = write(empty_study)
+    missing = "trial 8 left no transcripts of test and is not compared."
+    assert missing in outline(files).text
+    markdown = files.markdown.read_text()
+    assert missing in markdown
+    assert "P values are corrected by Holm" in markdown
