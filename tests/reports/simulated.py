@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from reports.record import StudyRecord, read_study
 
 SEARCH: dict[str, dict[str, Any]] = {
     "encoder_layers": {"low": 1, "high": 4, "role": "scientific"},
@@ -217,6 +220,24 @@ def write_transcripts(folder: Path, rng: random.Random) -> None:
                 "words": len(reference),
             }
             file.write(json.dumps(line) + "\n")
+
+
+def record_of(trials: Sequence[FrozenTrial], words: int = 655, **settings: Any) -> StudyRecord:
+    """Return the record of a study in memory with these trials: `words` in dev, other `settings`."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = optuna.storages.InMemoryStorage()
+    study = optuna.create_study(storage=storage, study_name="laptop", direction="minimize")
+    about = corpus()
+    about["splits"]["dev"]["words"] = words
+    study.set_user_attr("corpus", about)
+    refine = {"trials": 8, "pruner": "successive_halving", "first_rung": 0.25}
+    told = {
+        "training": {"evaluations": EVALUATIONS, "decay": 0.25},
+        "refine": {**refine, "reduction_factor": 2},
+    }
+    study.set_user_attr("config", {**config(), **told, **settings})
+    study.add_trials(trials)
+    return read_study(storage, "laptop")
 
 
 def create_empty(folder: Path) -> SimulatedStudy:

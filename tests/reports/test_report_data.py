@@ -25,12 +25,7 @@ from reports.transcripts import align
 from reports.trials import as_csv
 from reports.verdicts import ValueEffect
 from reports.wording import count
-from tests.reports.simulated import (
-    ANCHORS,
-    SimulatedStudy,
-    draw,
-    simulated_trial,
-)
+from tests.reports.simulated import ANCHORS, SimulatedStudy, draw, simulated_trial
 
 Simulate = Callable[..., SimulatedStudy]
 

@@ -17,14 +17,7 @@ from optuna.trial import TrialState, create_trial
 
 import reports
 from tests.reports.page_outline import outline
-from tests.reports.simulated import (
-    ANCHORS,
-    SimulatedStudy,
-    config,
-    corpus,
-    draw,
-    simulated_trial,
-)
+from tests.reports.simulated import ANCHORS, SimulatedStudy, config, corpus, draw, simulated_trial
 
 Simulate = Callable[..., SimulatedStudy]
 

@@ -12,13 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from reports.significance import (
-    error_rate_interval,
-    holm,
-    mapsswe,
-    paired_difference,
-    segments,
-)
+from reports.significance import error_rate_interval, holm, mapsswe, paired_difference, segments
 
 WORDS = tuple("abcdefghijkl")
 SC_STATS = ["sc_stats"] if shutil.which("sc_stats") else ["sctk", "sc_stats"]
