@@ -158,6 +158,7 @@ def main() -> None:
         type=int,
         help="trainings of each network: 3 (or more than 1), or 1 with --explore",
     )
+    parser.add_argument("--first-seed", type=int, default=1, help="1; another for new trainings")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     overrides = [f"runs={(ROOT / 'runs').absolute()}", *arguments.overrides]
@@ -172,13 +173,15 @@ def main() -> None:
             if arguments.explore:
                 networks = even_sample(config.space, config.explore.trials, config.seed)
             seeds = arguments.seeds or (1 if arguments.explore else 3)
-            trainings = [(network, 1 + seed) for seed in range(seeds) for network in networks]
+            first = arguments.first_seed
+            trainings = [(network, first + i) for i in range(seeds) for network in networks]
             rows = compare(earlier, study, overrides, arguments.here, trainings)
         finally:
             subprocess.run([*git, "remove", "--force", str(earlier)], check=True)
     columns = {name: name for name in ("version", "seconds", "ratio", "total", "steps", "wer")}
     print(measuring.table(rows, columns))
-    name = "since_explore" if arguments.explore else "since"
+    name = "-".join(["since_explore" if arguments.explore else "since", *arguments.here])
+    name += f"-from-seed-{first}" if first > 1 else ""
     found = rows[0]["higher"]
     low, high = found["interval"]
     print(f"WER is {found['mean']:+.2%} higher, 95 % {low:+.2%} to {high:+.2%}")
