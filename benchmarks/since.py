@@ -9,7 +9,8 @@ first anchor with several seeds, or its explore sample. Each has a process of it
 thread and the environment that its workers have, and they train in turns of one evaluation. Seconds
 are those of the process; `total` is their sum over that of the earlier version. `higher` is by how
 much the error rate of this version is, with its 95 % interval (Student's t, over the pairs). The
-speech of an earlier commit has to be made as it was then, and its study to be understood.
+speech of an earlier commit has to be made as it was then, and its study to be understood. Results
+of other settings or seeds have a file of their own.
 """
 
 from __future__ import annotations
@@ -161,6 +162,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=1, help="1; another for new trainings")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    first = arguments.first_seed
     overrides = [f"runs={(ROOT / 'runs').absolute()}", *arguments.overrides]
     with tempfile.TemporaryDirectory() as folder:
         earlier = Path(folder) / arguments.commit
@@ -173,15 +175,14 @@ def main() -> None:
             if arguments.explore:
                 networks = even_sample(config.space, config.explore.trials, config.seed)
             seeds = arguments.seeds or (1 if arguments.explore else 3)
-            first = arguments.first_seed
             trainings = [(network, first + i) for i in range(seeds) for network in networks]
             rows = compare(earlier, study, overrides, arguments.here, trainings)
         finally:
             subprocess.run([*git, "remove", "--force", str(earlier)], check=True)
     columns = {name: name for name in ("version", "seconds", "ratio", "total", "steps", "wer")}
     print(measuring.table(rows, columns))
-    name = "-".join(["since_explore" if arguments.explore else "since", *arguments.here])
-    name += f"-from-seed-{first}" if first > 1 else ""
+    given = [*arguments.overrides, *arguments.here, *([f"first-seed={first}"] if first > 1 else [])]
+    name = "-".join(["since_explore" if arguments.explore else "since", *given])
     found = rows[0]["higher"]
     low, high = found["interval"]
     print(f"WER is {found['mean']:+.2%} higher, 95 % {low:+.2%} to {high:+.2%}")

@@ -255,7 +255,7 @@ def _single(*tested: _Tested) -> bool:
 def _conclusion(difference: Interval, p: float, smallest: float, *, single: bool) -> str:
     if p < LEVEL:
         found = "worse than the winner" if difference.value > 0 else "better than the winner"
-        return f"as trained, {found}; another seed may change that" if single else found
+        return f"{found} as trained; another seed may change that" if single else found
     if smallest == 0:
         return "no difference shown; the two err alike throughout"
     return f"no difference shown: luck alone can make {points(smallest, 1)}"
@@ -274,23 +274,13 @@ def _verdict(opponents: tuple[Opponent, ...], drawn: str) -> str:
     for start, conjunction, words in (
         ("worse", "and", f"{name} is better than {{}} on test"),
         ("better", "and", f"{{}} did better on test than {name}, which won on dev"),
-        (
-            "as trained, worse",
-            "and",
-            f"the network of {name} is better on test than that of {{}}, but with one seed that "
-            "says nothing of their shapes",
-        ),
-        (
-            "as trained, better",
-            "and",
-            f"the network of {{}} did better on test than that of {name}, which won on dev, but "
-            "with one seed that says nothing of their shapes",
-        ),
         ("no difference", "or", f"that {name} is better than {{}} is not shown: {chance}"),
     ):
         labels = [o.finalist.label for o in others if o.conclusion.startswith(start)]
         if labels:
             parts.append(words.format(listed(labels, conjunction)))
+    if any("another seed" in o.conclusion for o in others):
+        parts.append("where one seed was scored, that is said of a network and not of its shape")
     sentence = "; ".join(parts) + "."
     return sentence[0].upper() + sentence[1:]
 

@@ -100,8 +100,8 @@ def cost_data(record: StudyRecord, column: str) -> pd.DataFrame:
     Seeds of one configuration are one row: its mean WER, its median cost, and the number of its
     best trial. Apart, they would follow one another on the frontier, by nothing but their luck.
 
-    Columns: number, cost, wer, kind, anchor, seeds, and `frontier`: True where no other is at least
-    as good in both and better in one.
+    Columns: number, cost, wer, kind, anchor, and `frontier`: True where no other is at least as
+    good in both and better in one.
     """
     results = record.results[record.results[column].notna()]
     names = [*SIX, *(column_of(name) for name in record.searched if name not in SIX)]
@@ -118,9 +118,7 @@ def cost_data(record: StudyRecord, column: str) -> pd.DataFrame:
     )
     data = data[np.isfinite(data["cost"]) & (data["cost"] > 0)].sort_values(["wer", "number"])
     grouped = data.groupby("shape", sort=False)
-    data = grouped.first().assign(
-        cost=grouped["cost"].median(), wer=grouped["wer"].mean(), seeds=grouped.size()
-    )
+    data = grouped.first().assign(cost=grouped["cost"].median(), wer=grouped["wer"].mean())
     data = data.sort_values(["cost", "wer", "number"]).reset_index(drop=True)
     lowest = data.groupby("cost")["wer"].min()
     lowest_of_cheaper = lowest.cummin().shift(fill_value=np.inf)

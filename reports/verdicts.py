@@ -225,7 +225,9 @@ def _cheapest(record: StudyRecord, name: str, values: list[float], column: str) 
     if SIX.index(name) not in varied or freedom < 1:
         return None
     design = np.column_stack([np.ones(len(logs)), logs[:, varied]])
-    inverse = np.linalg.pinv(design.T @ design)
+    if np.linalg.matrix_rank(design) < design.shape[1]:
+        return None  # some vary only together
+    inverse = np.linalg.inv(design.T @ design)
     powers = inverse @ design.T @ logs[:, -1]
     variance = float(((logs[:, -1] - design @ powers) ** 2).sum()) / freedom
     place = 1 + varied.index(SIX.index(name))

@@ -1,4 +1,4 @@
-"""Studies in memory, of given trials, whose checks are asked for."""
+"""What the tests of checks share: the check that a study gets, and the trials to get it with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial
 from reports.checks import checks_data
 from reports.record import StudyRecord
 from reports.trust import Check
-from tests.reports.simulated import ANCHORS, draw, simulated_trial
+from tests.reports.simulated import draw, simulated_trial
 
 
 def check_of(record: StudyRecord, name: str) -> Check:
@@ -21,10 +21,6 @@ def check_of(record: StudyRecord, name: str) -> Check:
 
 def even(count: int, rng: random.Random, **more: Any) -> list[FrozenTrial]:
     return [simulated_trial(draw(rng), rng, **more) for _ in range(count)]
-
-
-def params(**changes: float) -> dict[str, float]:
-    return {**ANCHORS["conformer-s"], **changes}
 
 
 def with_curve(trial: FrozenTrial, wers: list[float]) -> FrozenTrial:

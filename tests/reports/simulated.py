@@ -90,6 +90,11 @@ def draw(rng: random.Random) -> dict[str, float]:
     return params | {"learning_rate": math.exp(rng.uniform(math.log(5e-4), math.log(5e-3)))}
 
 
+def shape_with(**changes: float) -> dict[str, float]:
+    """Return the values of `conformer-s`, save for some."""
+    return {**ANCHORS["conformer-s"], **changes}
+
+
 def true_wer(params: dict[str, float]) -> float:
     wer: float = (
         0.08

@@ -101,10 +101,11 @@ def test_one_seed_shows_nothing_of_a_configuration(tmp_path: Path) -> None:
     _write(tmp_path, 2, 0.3)
     found = comparison_data([_finalist("a", 1), _finalist("b", 2)], tmp_path)
     assert found.opponents[1].conclusion == (
-        "as trained, worse than the winner; another seed may change that"
+        "worse than the winner as trained; another seed may change that"
     )
-    assert found.verdict.startswith(
-        "The network of a is better on test than that of b, but with one seed that says nothing"
+    assert found.verdict == (
+        "A is better than b on test; "
+        "where one seed was scored, that is said of a network and not of its shape."
     )
 
 

@@ -8,8 +8,8 @@ import random
 import pytest
 from optuna.trial import FrozenTrial
 
-from tests.reports.checked import check_of, even, params
-from tests.reports.simulated import ANCHORS, config, draw, record_of, simulated_trial
+from tests.reports.checked import check_of, even
+from tests.reports.simulated import ANCHORS, config, draw, record_of, shape_with, simulated_trial
 
 pytestmark = pytest.mark.usefixtures("no_warnings")
 
@@ -38,7 +38,7 @@ def test_the_learning_rate_of_the_largest_networks() -> None:
     rng, trials = random.Random(2), []
     for i in range(60):
         large = i % 3 == 0
-        values = params(encoder_layers=4 if large else 1, encoder_dim=96 if large else 32)
+        values = shape_with(encoder_layers=4 if large else 1, encoder_dim=96 if large else 32)
         values["learning_rate"] = 5e-4 * 10 ** ((i + 0.5) / 60)
         place = math.log10(values["learning_rate"] / 5e-4)
         wer = (0.2 if large else 0.1) + 0.3 * abs(place - (0 if large else 0.5))

@@ -12,8 +12,8 @@ from scipy.stats import norm
 
 from reports.answer import answer_data
 from reports.noise import noise_checks, seed_spread
-from tests.reports.checked import check_of, even, params
-from tests.reports.simulated import ANCHORS, draw, record_of, simulated_trial
+from tests.reports.checked import check_of, even
+from tests.reports.simulated import ANCHORS, draw, record_of, shape_with, simulated_trial
 
 pytestmark = pytest.mark.usefixtures("no_warnings")
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("no_warnings")
 def test_the_spread_between_seeds_is_the_answers() -> None:
     rng, trials = random.Random(0), []
     for layers, wers in ((1, (0.30, 0.32)), (2, (0.20, 0.20, 0.26)), (3, (0.9,))):
-        trials += [simulated_trial(params(encoder_layers=layers), rng, wer=wer) for wer in wers]
+        trials += [simulated_trial(shape_with(encoder_layers=layers), rng, wer=wer) for wer in wers]
     spread = seed_spread(record := record_of(trials))
     assert spread is not None
     assert spread.deviation == pytest.approx((0.0026 / 3) ** 0.5)
@@ -32,7 +32,7 @@ def test_the_spread_between_seeds_is_the_answers() -> None:
 
 def test_one_seed_twice_is_no_second_seed() -> None:
     rng = random.Random(0)
-    trials = [simulated_trial(params(), rng, wer=wer, seed=7) for wer in (0.2, 0.3)]
+    trials = [simulated_trial(shape_with(), rng, wer=wer, seed=7) for wer in (0.2, 0.3)]
     assert seed_spread(record_of(trials)) is None
 
 
@@ -41,7 +41,7 @@ def test_the_reading_that_chose_a_finalist_is_none_of_its_seeds() -> None:
     rng = random.Random(0)
 
     def trained(layers: int, wers: tuple[float, ...], **more: Any) -> list[FrozenTrial]:
-        values = params(encoder_layers=layers)
+        values = shape_with(encoder_layers=layers)
         return [simulated_trial(values, rng, wer=wer, **more) for wer in wers]
 
     chosen = [*trained(1, (0.10,)), *trained(1, (0.20, 0.22), phase="finalist", finalist="trial 0")]
@@ -61,7 +61,7 @@ def test_the_lowest_of_many_equal_trials_leads_by_luck() -> None:
     for seed in range(12):
         rng = random.Random(seed)
         trials = [simulated_trial(draw(rng), rng, wer=rng.gauss(0.2, 0.01)) for _ in range(75)]
-        trials += [simulated_trial(params(), rng, wer=rng.gauss(0.2, 0.01)) for _ in range(12)]
+        trials += [simulated_trial(shape_with(), rng, wer=rng.gauss(0.2, 0.01)) for _ in range(12)]
         seeds = noise_checks(record_of(trials))[0]
         assert "the lowest of 87 readings" in seeds.text
         verdicts.append(seeds.status)
@@ -74,7 +74,7 @@ def test_seeds_against_the_lead_over_the_anchor(gap: float, status: str) -> None
     trials = even(12, rng, wer=0.4)
     for label, wer in (("trial 0", 0.2), ("conformer-s", 0.2 + gap)):
         anchor = label if label in ANCHORS else None
-        values = params(encoder_layers=3 if anchor else 2)
+        values = shape_with(encoder_layers=3 if anchor else 2)
         for step in (-0.01, 0, 0.01):
             more: dict[str, Any] = {"phase": "finalist", "finalist": label, "anchor": anchor}
             trials.append(simulated_trial(values, rng, wer=wer + step, **more))
@@ -97,7 +97,7 @@ def test_the_size_of_dev(words: int, status: str) -> None:
 def finalists(rng: random.Random, **means: float) -> list[FrozenTrial]:
     return [
         simulated_trial(
-            params(encoder_layers=i + 1),
+            shape_with(encoder_layers=i + 1),
             rng,
             wer=mean + step,
             phase="finalist",
@@ -129,14 +129,14 @@ def test_a_winner_that_lost_a_seed_is_looked_at() -> None:
     search = [simulated_trial(draw(rng), rng, wer=0.2 + 0.01 * i) for i in range(12)]
     trials = search + finalists(rng, trial_0=0.205, trial_1=0.23)
     more: dict[str, Any] = {"phase": "finalist", "finalist": "trial 0"}
-    trials.append(simulated_trial(params(encoder_layers=1), rng, outcome="crashed", **more))
+    trials.append(simulated_trial(shape_with(encoder_layers=1), rng, outcome="crashed", **more))
     record = record_of(trials)
     assert [(item.seeds, item.failed) for item in record.finals] == [(3, 1), (3, 0)]
     check = check_of(record, "winner")
     assert check.status == "look" and "1 more seed of it failed" in check.text
     assert "mean of 3 seeds, 1 more failed" in answer_data(record).sentence
     again = simulated_trial(
-        params(encoder_layers=1), rng, wer=0.205, retry_of=len(trials) - 1, **more
+        shape_with(encoder_layers=1), rng, wer=0.205, retry_of=len(trials) - 1, **more
     )
     record = record_of([*trials, again])
     assert [(item.seeds, item.failed) for item in record.finals] == [(4, 0), (3, 0)]

@@ -25,33 +25,29 @@ from reports.transcripts import align
 from reports.trials import as_csv
 from reports.verdicts import ValueEffect
 from reports.wording import count
-from tests.reports.simulated import ANCHORS, SimulatedStudy, draw, simulated_trial
+from tests.reports.simulated import SimulatedStudy, draw, shape_with, simulated_trial
 
 Simulate = Callable[..., SimulatedStudy]
 
 
-def record_of(simulated: SimulatedStudy) -> StudyRecord:
+def read(simulated: SimulatedStudy) -> StudyRecord:
     return read_study(simulated.storage, simulated.name)
-
-
-def params(**changes: float) -> dict[str, float]:
-    return {**ANCHORS["conformer-s"], **changes}
 
 
 def test_evidence_per_value(empty_study: SimulatedStudy) -> None:
     rng = random.Random(0)
     empty_study.study.add_trials(
         [
-            simulated_trial(params(encoder_layers=2), rng, wer=0.30),
-            simulated_trial(params(encoder_layers=2), rng, wer=0.20),
-            simulated_trial(params(encoder_layers=2), rng, wer=0.10, phase="refine"),
-            simulated_trial(params(encoder_layers=2), rng, wer=0.01, outcome="pruned"),
-            simulated_trial(params(encoder_layers=3), rng, wer=0.15, anchor="known"),
-            simulated_trial(params(encoder_layers=9), rng, wer=0.05, anchor="deep"),
-            simulated_trial(params(encoder_layers=1), rng, outcome="diverged"),
+            simulated_trial(shape_with(encoder_layers=2), rng, wer=0.30),
+            simulated_trial(shape_with(encoder_layers=2), rng, wer=0.20),
+            simulated_trial(shape_with(encoder_layers=2), rng, wer=0.10, phase="refine"),
+            simulated_trial(shape_with(encoder_layers=2), rng, wer=0.01, outcome="pruned"),
+            simulated_trial(shape_with(encoder_layers=3), rng, wer=0.15, anchor="known"),
+            simulated_trial(shape_with(encoder_layers=9), rng, wer=0.05, anchor="deep"),
+            simulated_trial(shape_with(encoder_layers=1), rng, outcome="diverged"),
         ]
     )
-    layers = question_data(record_of(empty_study))[0]
+    layers = question_data(read(empty_study))[0]
     found = {
         item.value: (item.best_wer, item.best_number, item.results, item.median_wer, item.even)
         for item in layers.evidence
@@ -73,10 +69,10 @@ def test_values_that_are_not_searched_come_from_the_config(empty_study: Simulate
     search = dict(config["search"])
     del search["decoder_layers"]
     study.set_user_attr("config", {**config, "search": search, "network": {"decoder_layers": 2}})
-    trial = simulated_trial(params(), random.Random(0), wer=0.2)
+    trial = simulated_trial(shape_with(), random.Random(0), wer=0.2)
     del trial.params["decoder_layers"], trial.distributions["decoder_layers"]
     study.add_trial(trial)
-    data = {item.question.name: item for item in question_data(record_of(empty_study))}
+    data = {item.question.name: item for item in question_data(read(empty_study))}
     assert data["decoder_layers"].searched is None
     assert data["decoder_layers"].fixed_value == 2
     assert data["decoder_layers"].best_value == 1  # this trial's own
@@ -106,9 +102,9 @@ def test_a_list_too_long_to_be_told_one_by_one_is_shown_as_a_range(
     search = {**config["search"], "conv_kernel_size": {"low": 3, "high": 151, "step": 2}}
     study.set_user_attr("config", {**config, "search": search})
     study.add_trials(
-        [simulated_trial(params(conv_kernel_size=kernel), rng) for kernel in (5, 31, 31, 149)]
+        [simulated_trial(shape_with(conv_kernel_size=kernel), rng) for kernel in (5, 31, 31, 149)]
     )
-    record = record_of(empty_study)
+    record = read(empty_study)
     kernel = question_data(record)[3]
     assert [item.value for item in kernel.evidence] == [5, 31, 149]  # those that were tried
     assert edge_note(kernel.searched, 149) == "at the edge of the range"
@@ -119,7 +115,7 @@ def test_a_list_too_long_to_be_told_one_by_one_is_shown_as_a_range(
 
 
 def test_effects(simulate: Simulate) -> None:
-    record = record_of(simulate(explore=12, refine=8, mishaps=True))
+    record = read(simulate(explore=12, refine=8, mishaps=True))
     data = {effect.name: effect for effect in effects_data(record)}
     assert list(data)[-1] == "learning_rate" and len(data) == 7
     kinds = data["encoder_dim"].points["kind"].value_counts()
@@ -135,7 +131,7 @@ def test_effects(simulate: Simulate) -> None:
 
 def test_effects_are_drawn_whole(simulate: Simulate) -> None:
     """One that lies above all trials shows where none was: it must not be cut off."""
-    width, *others = effects_data(record_of(simulate(explore=12, refine=0)))
+    width, *others = effects_data(read(simulate(explore=12, refine=0)))
     effect = ValueEffect(value=2, wer=0.8, low=0.5, high=0.9, best_probability=1, as_good=True)
     low, high = wer_limits((replace(width, effect=(effect,)), *others))
     assert high > 90 and low < 100 * width.points["wer"].min()
@@ -145,10 +141,10 @@ def test_the_seed_spread_is_pooled_over_configurations(empty_study: SimulatedStu
     rng = random.Random(0)
     for layers, wers in ((1, (0.30, 0.32)), (2, (0.20, 0.20, 0.26)), (3, (0.9,))):
         empty_study.study.add_trials(
-            [simulated_trial(params(encoder_layers=layers), rng, wer=wer) for wer in wers]
+            [simulated_trial(shape_with(encoder_layers=layers), rng, wer=wer) for wer in wers]
         )
     # sums of squares 0.0002 and 0.0024 over 1 + 2 degrees of freedom
-    assert answer_data(record_of(empty_study)).seed_spread == pytest.approx((0.0026 / 3) ** 0.5)
+    assert answer_data(read(empty_study)).seed_spread == pytest.approx((0.0026 / 3) ** 0.5)
 
 
 def test_the_frontier(empty_study: SimulatedStudy) -> None:
@@ -157,7 +153,7 @@ def test_the_frontier(empty_study: SimulatedStudy) -> None:
     empty_study.study.add_trials(
         [simulated_trial(draw(rng), rng, wer=wer, parameters=cost) for cost, wer in costs]
     )
-    data = cost_data(record_of(empty_study), "parameters")
+    data = cost_data(read(empty_study), "parameters")
     assert list(data[data["frontier"]]["number"]) == [0, 1, 2, 5]
     assert 6 not in set(data["number"])  # no weights: not a cost on a logarithmic axis
 
@@ -171,7 +167,7 @@ def test_pruned_trials_are_drawn_and_make_no_frontier(empty_study: SimulatedStud
             simulated_trial(draw(rng), rng, wer=0.1, parameters=0, outcome="pruned"),
         ]
     )
-    record = record_of(empty_study)
+    record = read(empty_study)
     parameters, _, seconds, _ = COSTS
     stopped = stopped_data(record, parameters)
     (last,) = record.trials[record.trials["number"] == 1]["wer"]
@@ -186,11 +182,11 @@ def test_the_best_trial_per_value(empty_study: SimulatedStudy) -> None:
     kinds = [(1, 0.3, "explore"), (1, 0.4, "explore"), (1, 0.2, "refine"), (2, 0.5, "refine")]
     empty_study.study.add_trials(
         [
-            simulated_trial(params(encoder_layers=layers), rng, wer=wer, phase=phase)
+            simulated_trial(shape_with(encoder_layers=layers), rng, wer=wer, phase=phase)
             for layers, wer, phase in kinds
         ]
     )
-    (layers,) = isolation_data(record_of(empty_study))  # of the others there is one value
+    (layers,) = isolation_data(read(empty_study))  # of the others there is one value
     assert layers.question.name == "encoder_layers"
     rows = layers.best.to_dict("records")
     assert (rows[0]["wer"], rows[0]["number"], rows[0]["n"], rows[0]["lowest"]) == (0.3, 0, 2, 0.2)
@@ -203,7 +199,7 @@ def test_the_best_trial_per_value(empty_study: SimulatedStudy) -> None:
 def test_importance_finds_what_matters_and_orders_only_where_intervals_part(
     simulate: Simulate,
 ) -> None:
-    data = importance_data(record_of(simulate(explore=42, refine=0)))
+    data = importance_data(read(simulate(explore=42, refine=0)))
     assert data.trials == 40 and not data.refusal
     assert data.explained > 0.3
     table = data.table.set_index("name")
@@ -219,7 +215,7 @@ def test_importance_finds_what_matters_and_orders_only_where_intervals_part(
 
 
 def test_a_single_hyperparameter_is_above_no_other(simulate: Simulate) -> None:
-    record = record_of(simulate(explore=12, refine=0))
+    record = read(simulate(explore=12, refine=0))
     alone = {"encoder_layers": record.searched["encoder_layers"]}
     data = importance_data(replace(record, searched=alone))
     assert data.order("fanova") == "There is nothing to compare it with."
@@ -230,13 +226,13 @@ def test_importance_refuses_what_it_cannot_say(empty_study: SimulatedStudy) -> N
     empty_study.study.add_trials(
         [simulated_trial(draw(rng), rng, phase="refine") for _ in range(20)]
     )
-    assert "there are 0" in importance_data(record_of(empty_study)).refusal
-    empty_study.study.add_trials([simulated_trial(params(), rng) for _ in range(5)])
-    assert "varies" in importance_data(record_of(empty_study)).refusal
+    assert "there are 0" in importance_data(read(empty_study)).refusal
+    empty_study.study.add_trials([simulated_trial(shape_with(), rng) for _ in range(5)])
+    assert "varies" in importance_data(read(empty_study)).refusal
 
 
 def test_curves(simulate: Simulate) -> None:
-    record = record_of(simulate(explore=12, refine=8, mishaps=True))
+    record = read(simulate(explore=12, refine=8, mishaps=True))
     data = curves_data(record, "wer")
     roles = data.curves.groupby("number")["role"].first().value_counts()
     assert roles.to_dict() == {"other": 14, "pruned": 3, "failed": 2, "1": 1, "2": 1, "3": 1}
@@ -247,7 +243,7 @@ def test_curves(simulate: Simulate) -> None:
 
 
 def test_evaluations_of_a_part_of_dev_are_said_to_be(simulate: Simulate) -> None:
-    record = record_of(simulate(explore=4))
+    record = read(simulate(explore=4))
     assert notes(record) == ""
     last = record.curves["evaluation"] == 8
     curves = record.curves.assign(utterances=np.where(last, 300.0, 99.0))
@@ -294,8 +290,8 @@ def test_seeds_keep_every_digit(empty_study: SimulatedStudy) -> None:
     rng = random.Random(0)
     seeds = [2**63 - 25, 2**70 + 1, 7]
     empty_study.study.add_trials([simulated_trial(draw(rng), rng, seed=seed) for seed in seeds])
-    empty_study.study.enqueue_trial(params(), user_attrs={"phase": "explore"})
-    trials = record_of(empty_study).trials
+    empty_study.study.enqueue_trial(shape_with(), user_attrs={"phase": "explore"})
+    trials = read(empty_study).trials
     assert list(trials["seed"]) == [*seeds, None]
     place = list(trials.columns).index("seed")
     assert [line.split(",")[place] for line in as_csv(trials).splitlines()[1:]] == [
