@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from study import importing
 from study.commands.options import DEFAULT, File, Overrides, load_study
 from study.errors import InputError, Unavailable
 from study.logs import FORMAT
@@ -44,8 +45,9 @@ def worker(
     if (storage is None) != (study is None) or (storage and file):
         raise InputError("worker: give a FILE, or both --storage URL and --study NAME")
     try:
-        from study import joining
-        from study.worker import work
+        with importing.for_good():
+            from study import joining
+            from study.worker import work
 
         stop.loaded()
         if storage and study:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from study import importing
 from study.commands.options import (
     DEFAULT,
     Device,
@@ -99,7 +100,8 @@ def run(
 
     It searches and trains, logs to MLflow, trains the finalists, and writes the report.
     """
-    from study.runner import run as run_study
+    with importing.for_good():
+        from study.runner import run as run_study
 
     config = load_study(file, override, workers=workers, device=device)
     code = run_study(
@@ -123,7 +125,8 @@ def check(
 
     It reads the study and its corpus and refuses whatever `run` would refuse.
     """
-    from study.check import check as check_study
+    with importing.for_good():
+        from study.check import check as check_study
 
     check_study(load_study(file, override, workers=workers, device=device), console())
 
@@ -139,8 +142,9 @@ def train_finalists(
 
     `run` does so by itself; this asks for more of them: `-o finalists.seeds=5`.
     """
-    from study.runner import run as run_study
-    from study.storage import search_is_over
+    with importing.for_good():
+        from study.runner import run as run_study
+        from study.storage import search_is_over
 
     config = load_study(file, override, workers=workers, device=device)
     if not config.finalists.top:

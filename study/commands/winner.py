@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from study import importing
 from study.commands.options import (
     DEFAULT,
     Device,
@@ -47,10 +48,11 @@ def transcribe(
 
     A line for each file goes to stdout, its path and its text; the rest goes to stderr.
     """
-    from study import transcribe as transcribing
-    from study import winner
-    from study.transcription.transcriber import Transcriber, shortest
-    from study.worker import choose_device
+    with importing.for_good():
+        from study import transcribe as transcribing
+        from study import winner
+        from study.transcription.transcriber import Transcriber, shortest
+        from study.worker import choose_device
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from study import importing
 from study.databases import Database
 from tests.reports.planted_study import Formula, conduct, planted_config
 from tests.reports.test_answers import SURFACE
@@ -54,6 +57,25 @@ def test_check_imports_nothing_that_it_does_not_need(tmp_path: Path) -> None:
     # Each of these takes from half a second to three.
     heavy = "mlflow sqlalchemy scipy.stats pandas matplotlib sklearn seaborn torch._dynamo sympy"
     assert _imported(arguments, f"torch {heavy}") == ["torch"]
+
+
+def test_an_import_that_fails_leaves_the_collector_at_work() -> None:
+    with pytest.raises(ModuleNotFoundError), importing.for_good():
+        assert not gc.isenabled()
+        importlib.import_module("there_is_no_such_module")
+    assert gc.isenabled()
+
+
+def test_the_collector_looks_at_what_is_made_after_an_import_alone() -> None:
+    try:
+        with importing.for_good():
+            imported: list[object] = []
+        made: list[object] = []
+        looked_at = [id(held) for held in gc.get_objects()]
+    finally:
+        gc.unfreeze()
+    assert id(made) in looked_at
+    assert id(imported) not in looked_at
 
 
 def test_what_a_trial_asks_of_its_storage_is_bounded(
