@@ -87,15 +87,12 @@ def check(config: StudyConfig, console: Console) -> None:
     console.print(_space_table(config))
     console.print()
     smallest, largest = (_extreme(config, dataset, device, end) for end in (0, 1))
-    for name, extreme in (("smallest", smallest), ("largest", largest)):
-        console.print(
-            f"{name:9} {shape_in_words(extreme.values):28} {extreme.cost.parameters:>12,} "
-            f"parameters, {extreme.cost.flops_per_second / 1e9:.3g} GFLOPs per second of speech",
-            highlight=False,
-            soft_wrap=True,
-        )
+    extremes = {"smallest": smallest, "largest": largest}
+    console.print(_networks_table(extremes))
+    for name, extreme in extremes.items():
         if extreme.step.remark:
-            console.print(f"{'':9} {extreme.step.remark}", highlight=False, soft_wrap=True)
+            _say(console, f"{name:9} {extreme.step.remark}")
+    console.print()
     here = provenance.hardware(device.type)
     workers = crew_size(config, device.type, lambda sentence: console.print(sentence, style="dim"))
     total = config.trials + config.finalist_trials
@@ -109,17 +106,21 @@ def check(config: StudyConfig, console: Console) -> None:
     trials = f"{total} trials ({', '.join(phases)})"
     least, most = smallest.trial_seconds, largest.trial_seconds
     if least is None or most is None:
-        console.print(f"{trials}: how long they take is not known", highlight=False, soft_wrap=True)
+        _say(console, f"{trials}: how long they take is not known")
         return
-    console.print(
+    _say(
+        console,
         f"{trials} of {duration_in_words(least)} to {duration_in_words(most)}: about "
         f"{duration_in_words(total * (least + most) / 2 / workers)} with "
         f"{workers} worker{'s' * (workers > 1)} on "
         f"{f'machines like this one ({here})' if config.launcher.elsewhere else here}, "
         "less what pruning saves",
-        highlight=False,
-        soft_wrap=True,
     )
+
+
+def _say(console: Console, sentence: str) -> None:
+    """Print a sentence, in one line where a program may read it."""
+    console.print(sentence, highlight=False, markup=False, soft_wrap=not console.is_terminal)
 
 
 def _space_table(config: StudyConfig) -> Table:
@@ -139,6 +140,22 @@ def _space_table(config: StudyConfig) -> Table:
             dimension.role if dimension else "fixed",
             dimension.describe() if dimension else f"{fixed}",
             *(f"{anchor.shape[name]}" if name in SHAPE else "" for anchor in config.anchor_shapes),
+        )
+    return table
+
+
+def _networks_table(extremes: dict[str, Extreme]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("network")
+    table.add_column("shape")
+    table.add_column("parameters", justify="right")
+    table.add_column("GFLOPs a second of speech", justify="right")
+    for name, extreme in extremes.items():
+        table.add_row(
+            name,
+            shape_in_words(extreme.values),
+            f"{extreme.cost.parameters:,}",
+            f"{extreme.cost.flops_per_second / 1e9:.3g}",
         )
     return table
 
