@@ -3,285 +3,148 @@
     python benchmarks/cuda.py                       # on a GPU
     python benchmarks/cuda.py --device cpu --quick  # does the script itself run? measures nothing
 
-Needs torch, torchaudio, numpy, annotated-types, jiwer, rapidfuzz and soundfile (with cffi); neither
-Optuna nor MLflow, and no corpus: speech is random features.
+The checks need torch, torchaudio, numpy, annotated-types, jiwer, rapidfuzz and soundfile (with
+cffi), and no corpus: speech is random features. What follows them needs the whole project, and
+ESPnet to be compared with; where a library is missing it is left out, and said to be.
 
 1. **same losses**: with dropout 0, 50 steps as graphs and compiled give the losses that the plain
    steps give, within what bfloat16 makes of two plain runs that differ by one rounding.
 2. **resume**: a deterministic trial that is interrupted and goes on ends as the one that was not,
    bit for bit, in each way to compute.
-3. **speed**: seconds of audio per second of the 12 × 256 hybrid in one process, in each way, beside
-   the floor of its arithmetic; the goal on an H100 is 15,000.
-4. **waiting**: with CUDA's own check for synchronisation, a step without CTC waits for the device
+3. **waiting**: with CUDA's own check for synchronisation, a step without CTC waits for the device
    nowhere. (torch's CTC copies lengths to it, and waits for that.)
-5. `encoder_step.py`: against the other encoders.
+4. **speed**: seconds of audio per second of the 12 × 256 hybrid in one process, in each way, beside
+   the floor of its arithmetic; the goal on an H100 is 15,000.
+5. `trial.py`: the same network on a corpus of noise, against ESPnet's loop; the goal is 3 times.
+6. `study.py`: packed workers with successive halving against one trial after the other, trained to
+   the end; the goal is 10 times.
+7. `encoder_step.py`: against the other encoders, operation by operation and compiled.
 
-Writes benchmarks/results/cuda-<hardware>.json after each check, should time run out, and exits with
-1 where one fails.
+1 to 4 are `gpu_checks.py`. Writes benchmarks/results/<name>-<hardware>.json, that of the checks
+after each kind of them. What there is no time left for is left out, or cut off. Exits with 1 where
+a check fails or something breaks; a goal that is missed is only said.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
+import gc
+import importlib.util
+import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # when run as a file
 
-from benchmarks import measuring
-from model.config import NetworkConfig
-from model.counting import cost
-from model.recogniser import Recogniser
-from study.data.batches import Batches
-from study.data.config import AugmentationConfig
-from study.data.dataset import Dataset, Split
-from study.data.resident import Feed
-from study.training import determinism
-from study.training.compute import Compiled, Compute, Graphs, Plain, call_again
-from study.training.config import Budget, TrainingConfig
-from study.training.loop import Interrupted, train
-from study.training.optimiser import Optimiser
-from study.training.step import Stepper, autocast
+from benchmarks import gpu_checks, measuring, noise_corpus
 
-MELS, VOCABULARY, HOP = 80, 500, 0.01
-BASE = NetworkConfig(encoder_layers=12, encoder_dim=256, attention_heads=4)
-SMALL = NetworkConfig(
-    encoder_layers=2, encoder_dim=64, attention_heads=2, conv_kernel_size=15, decoder_layers=1,
-    decoder_dim=64, subsampling_channels=16,
-)  # fmt: skip
-STILL: dict[str, Any] = {"dropout": 0.0, "attention_dropout": 0.0, "positional_dropout": 0.0}
-TOLERANCE = 0.02
-"""Relative difference of losses: what bfloat16 makes of another order of sums after 50 steps."""
-GOAL = 15_000.0
-"""Seconds of audio per second of the 12 × 256 hybrid on an H100."""
+MINUTES = 9.5
+"""For everything."""
+HERE = Path(__file__).parent
 
 
-class _Words:
-    vocabulary = VOCABULARY
+@dataclass(frozen=True, kw_only=True)
+class Further:
+    """Another benchmark, which runs as a process of its own."""
 
-    def decode(self, tokens: list[int]) -> str:
-        return " ".join(map(str, tokens))
+    name: str
+    needs: tuple[str, ...]
+    """Modules without which it is left out."""
+    command: list[str]
+    prepare: Callable[[], object] = lambda: None
+    """What is to be done before."""
+    goal: tuple[str, float] | None = None
+    """How many times faster than what it should be."""
 
-
-def random_speech(utterances: int, *, mean: float, seed: int = 0) -> Dataset:
-    """A corpus of random features, log-normal lengths and three tokens a second."""
-    generator = np.random.default_rng(seed)
-    seconds = np.clip(generator.lognormal(np.log(mean), 0.4, utterances), 1.0, 4 * mean)
-    lengths = (seconds / HOP).astype(np.int64)
-    frames = generator.standard_normal((int(lengths.sum()), MELS), dtype=np.float32)
-    store = SimpleNamespace(
-        frames=frames.astype(np.float16),
-        lengths=lengths,
-        offsets=np.concatenate(([0], np.cumsum(lengths)[:-1])),
-    )
-    store.of = lambda number: store.frames[store.offsets[number] :][: store.lengths[number]]
-    tokens = [generator.integers(3, VOCABULARY - 1, max(1, int(3 * s))).tolist() for s in seconds]
-    utterance = SimpleNamespace(id="u", speaker=None, text="one two")
-
-    def split(name: str, numbers: list[int]) -> Split:
-        return Split(
-            name=name,
-            utterances=cast(Any, [utterance] * len(numbers)),
-            numbers=numbers,
-            tokens=[tokens[number] for number in numbers],
-            store=cast(Any, store),
-            hop=HOP,
-        )
-
-    held = max(2, utterances // 20)
-    everything = list(range(utterances))
-    return Dataset(
-        splits={"train": split("train", everything[held:]), "dev": split("dev", everything[:held])},
-        tokenizer=cast(Any, _Words()),
-        normalisation=(torch.zeros(MELS), torch.ones(MELS)),
-        fingerprint="random",
-        warnings=[],
-    )
-
-
-class Bench:
-    """What all checks share."""
-
-    def __init__(self, device: torch.device, *, quick: bool) -> None:
-        self.device, self.quick = device, quick
-        self.network = replace(SMALL if quick else BASE, **STILL)
-        self.training = TrainingConfig(
-            batch_seconds=10.0 if quick else 400.0,
-            budget=Budget(steps=4 if quick else 50),
-            evaluations=2,
-            learning_rate=5e-4,
-            augmentation=AugmentationConfig(frequency_masks=0, time_masks=0),
-        )
-        self.dataset = random_speech(24 if quick else 1200, mean=1.5 if quick else 12.0)
-        self.batches = Batches(self.dataset.splits["train"], self.training.batch_seconds)
-        self.feed = Feed(self.batches, device)
-
-    def stepper(self, way: str, network: NetworkConfig | None = None) -> Stepper:
-        """A new network, the same each time, and the way in which it computes its steps."""
-        torch.manual_seed(0)
-        network = network or self.network
-        recogniser = Recogniser(network, mels=MELS, vocabulary=VOCABULARY).to(self.device)
-        optimiser = Optimiser(recogniser, self.training)
-        cast_ = autocast(self.training, self.device)
-        shapes = {(bucket.size, bucket.frames) for bucket in self.batches.buckets}
-        compute: Compute = Plain(recogniser, cast_)
-        if way == "graphs" and self.device.type == "cuda":
-            compute = Graphs(recogniser, cast_, shapes, optimiser.gradients)
-        elif way == "graphs":
-            compute = Graphs(recogniser, cast_, shapes, optimiser.gradients, record=call_again)
-        elif way == "compile":
-            torch._dynamo.reset()
-            backend = "inductor" if self.device.type == "cuda" else "eager"
-            compute = Compiled(recogniser, cast_, shapes, backend=backend)
-        return Stepper(recogniser, optimiser, self.training, 1000, self.device, compute)
-
-    def plan(self, steps: int) -> list[list[int]]:
-        """The members of the first batches."""
-        epochs = range(1 + steps // len(self.batches))
-        return [m for epoch in epochs for m in self.batches.shuffled(0, epoch)][:steps]
-
-
-def same_losses(bench: Bench) -> Iterator[dict[str, Any]]:
-    """Losses of each way beside the plain ones."""
-    steps = 4 if bench.quick else 50
-    traces: dict[str, list[float]] = {}
-    for way in ("eager", "graphs", "compile"):
-        stepper = bench.stepper(way)
-        for number, batch in enumerate(bench.feed(bench.plan(steps), fixed=True)):
-            stepper.step(batch, number)
-        traces[way] = stepper.losses()
-        furthest = max(abs(a / b - 1) for a, b in zip(traces[way], traces["eager"], strict=True))
-        yield {
-            "check": f"losses of {way}",
-            "holds": furthest <= TOLERANCE,
-            "found": f"differ by {furthest:.2g} at most over {steps} steps",
-            "trace": traces[way],
-        }
-
-
-def resume(bench: Bench) -> Iterator[dict[str, Any]]:
-    """A trial that was interrupted ends as the one that was not."""
-    for way in ("eager", "graphs", "compile") if bench.device.type == "cuda" else ("eager",):
-        with tempfile.TemporaryDirectory() as folder:
-            whole = _last_losses(bench, way, Path(folder) / "whole", stop=None)
-            _last_losses(bench, way, Path(folder) / "parts", stop=3)
-            parts = _last_losses(bench, way, Path(folder) / "parts", stop=None)
-        yield {
-            "check": f"resume of {way}",
-            "holds": whole == parts,
-            "found": f"losses {whole} and {parts}",
-        }
-
-
-def _last_losses(bench: Bench, way: str, folder: Path, *, stop: int | None) -> list[float]:
-    """Train a small network, or a part of it; returns the losses of its last evaluation."""
-    training = replace(
-        bench.training,
-        budget=Budget(steps=4 if bench.quick else 20),
-        execution=cast(Any, way),
-        deterministic=True,
-    )
-    made = iter(range(1_000_000))
-    evaluations = train(
-        replace(SMALL, **STILL), training, bench.dataset, seed=1, device=bench.device,
-        folder=folder, identity="one", interrupted=lambda: next(made) == stop,
-    )  # fmt: skip
-    found: list[float] = []
-    with contextlib.suppress(Interrupted):
-        for evaluation in evaluations:
-            found = [evaluation.train_loss, evaluation.dev_loss]
-    return found
-
-
-def waiting(bench: Bench) -> Iterator[dict[str, Any]]:
-    """CUDA's own check: an error where something waits for the device."""
-    if bench.device.type != "cuda":
-        return
-    for way in ("eager", "graphs", "compile"):
-        stepper = bench.stepper(way, replace(bench.network, ctc_weight=0.0))
-        plan = bench.plan(4) * 2
-        for number, batch in enumerate(bench.feed(plan[:4], fixed=True)):
-            stepper.step(batch, number)
-        torch.cuda.synchronize()
+    def run(self, device: str, seconds: float) -> bool:
+        """Run it for so long at most; returns whether it ended well, or was rightly left out."""
+        missing = [module for module in self.needs if importlib.util.find_spec(module) is None]
+        print(f"\n{self.name}", flush=True)
+        if missing:
+            print(f"left out: {', '.join(missing)} cannot be imported")
+            return True
+        if seconds <= 0:
+            print("left out: no time is left")
+            return True
+        self.prepare()
+        command = [sys.executable, *self.command]
+        process = subprocess.Popen(command, cwd=HERE.parent, start_new_session=True)
         try:
-            torch.cuda.set_sync_debug_mode("error")
-            for number, batch in enumerate(bench.feed(plan[4:], fixed=True)):
-                stepper.step(batch, number)
-            found = "nowhere"
-        except RuntimeError as error:
-            found = str(error).partition("\n")[0]
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-        yield {"check": f"a step of {way} waits", "holds": found == "nowhere", "found": found}
+            code = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # with the workers that it started
+            process.wait()
+            print("cut off: no time is left")
+            return True
+        if code:
+            print(f"FAILED  {self.name}: exit code {code}")
+        elif self.goal:
+            other, least = self.goal
+            times = _faster(measuring.results_of(self.name, device), other)
+            if times is not None:
+                met = "met" if times >= least else "missed"
+                print(f"goal of {least:g} times as fast as {other}: {met}, {times:.3g} times")
+        return code == 0
 
 
-def speed(bench: Bench) -> list[dict[str, Any]]:
-    """Seconds of audio per second in each way, in turns; dropout 0.1 as in recipes."""
-    network = SMALL if bench.quick else BASE
-    steps, rounds = (2, 3) if bench.quick else (8, 9)
-    ways = ("eager", "graphs", "compile")
-    steppers = {way: bench.stepper(way, network) for way in ways}
-    plan = bench.plan(steps)
-    heard = sum(bench.batches.lengths[member] for members in plan for member in members) * HOP
-    prepared: dict[str, float] = {}
+def _faster(results: Any, other: str) -> float | None:
+    """How many times faster the results of `trial` or `study` are than another way, if it ran."""
+    if isinstance(results, dict):
+        return float(results["real"]["ways"]["packed, halving"]["speed"])
+    ratios = {row["loop"]: float(row["ratio"]["median"]) for row in results}
+    return ratios.get(other)
 
-    def turn(way: str) -> Callable[[], None]:
-        def run() -> None:
-            for number, batch in enumerate(bench.feed(plan, fixed=way != "eager")):
-                steppers[way].step(batch, number)
-            steppers[way].losses()
 
-        return run
-
-    turns = {way: turn(way) for way in ways}
-    for way, run in turns.items():
-        started = time.perf_counter()
-        run()
-        measuring.synchronise(bench.device)
-        prepared[way] = time.perf_counter() - started
-        run()
-    seconds = measuring.take_turns(turns, rounds, bench.device)
-    precision = torch.bfloat16 if bench.device.type == "cuda" else torch.float32
-    rates = measuring.device_rates(bench.device, precision)
-    flops = 3 * cost(network, mels=MELS, vocabulary=VOCABULARY, tokens_per_second=3.0,
-                     seconds=12.0).flops_per_second  # fmt: skip
+def further(device: str, folder: Path, *, quick: bool) -> list[Further]:
+    """What follows the checks, the most telling first."""
+    project = ("optuna", "pydantic", "sentencepiece", "typer")
+    noise = folder / "noise"
+    options = [f"corpus.folder={noise}", f"runs={folder}"]
+    if quick:
+        options += ["network.encoder_layers=1", "network.encoder_dim=32", "tokens.size=60"]
+        options += ["network.decoder_layers=1", "training.batch_seconds=10"]
+    trial = ["--rounds", "2", "--steps", "2"] if quick else ["--rounds", "9", "--steps", "8"]
+    study = ["3", "--workers", "2"] if quick else ["18", "--workers", "4"]
+    encoder = ["--rounds", "2", "--sizes", "small"] if quick else ["--rounds", "20"]
+    step = [str(HERE / "encoder_step.py"), "--device", device, *encoder]
     return [
-        {
-            "way": way,
-            "audio_seconds_per_second": measuring.spread([heard / s for s in seconds[way]]),
-            "faster_than_eager": measuring.ratios(seconds["eager"], seconds[way]),
-            "first_seconds": prepared[way],
-            "times_floor": measuring.spread(
-                [s / rates.floor(flops=flops * heard, traffic=0.0) for s in seconds[way]]
+        Further(
+            name="trial",
+            needs=project,
+            command=[
+                *(str(HERE / "trial.py"), str(HERE / "gpu.yaml"), "--device", device, *trial),
+                *(word for option in options for word in ("-o", option)),
+            ],
+            prepare=lambda: noise_corpus.write(
+                noise, utterances=40 if quick else 700, mean=1.5 if quick else 12.0
             ),
-        }
-        for way in ways
+            goal=("ESPnet, from audio", 3.0),
+        ),
+        Further(
+            name="study",
+            needs=(*project, "espeakng_loader", "sqlalchemy"),
+            command=[
+                *("-m", "benchmarks.study", "--only", "real", "--device", device),
+                *("--real-trials", *study),
+            ],
+            goal=("sequential", 10.0),
+        ),
+        Further(name="encoder_step", needs=(), command=step),
+        Further(
+            name="encoder_step, compiled",
+            needs=(),
+            command=[*step, "--compile", *(["--backend", "eager"] if quick else [])],
+        ),
     ]
-
-
-def rows_of(
-    check: Callable[[Bench], Iterator[dict[str, Any]]], bench: Bench
-) -> Iterator[dict[str, Any]]:
-    """What a check finds; where it breaks off, that is a finding, and the others still run."""
-    try:
-        yield from check(bench)
-    except Exception as error:
-        traceback.print_exc()
-        found = f"broke off: {error!r}".partition("\n")[0]
-        yield {"check": check.__name__.replace("_", " "), "holds": False, "found": found}
 
 
 def main() -> int:
@@ -289,43 +152,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: does the script run?")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="for all of it")
     arguments = parser.parse_args()
+    end = time.monotonic() + 60 * arguments.minutes
     if arguments.device == "cuda" and not torch.cuda.is_available():
         print("there is no CUDA device here; --device cpu --quick tries the script itself")
         return 2
-    device = torch.device(arguments.device)
-    determinism.prepare()  # before CUDA starts
-    if device.type == "cuda":
-        torch.backends.cuda.enable_cudnn_sdp(False)
-    bench = Bench(device, quick=arguments.quick)
-    checks = []
-    for check in (same_losses, resume, waiting):
-        for row in rows_of(check, bench):
-            checks.append(row)
-            if not arguments.quick:
-                measuring.write_results("cuda", arguments.device, {"checks": checks}, goal=GOAL)
-            print(f"{'ok    ' if row['holds'] else 'FAILED'}  {row['check']}: {row['found']}",
-                  flush=True)  # fmt: skip
-    rows = speed(bench)
-    print(measuring.table(rows, {
-        "way": "way", "audio_seconds_per_second": "audio s/s", "faster_than_eager": "× eager",
-        "first_seconds": "first s", "times_floor": "× floor",
-    }))  # fmt: skip
-    best = max(row["audio_seconds_per_second"]["median"] for row in rows)
-    if not arguments.quick:
-        print(f"goal of {GOAL:.0f} audio seconds a second: {'met' if best >= GOAL else 'missed'}")
-        measuring.write_results(
-            "cuda", arguments.device, {"checks": checks, "speed": rows}, goal=GOAL
-        )
-        script = str(Path(__file__).parent / "encoder_step.py")
-        for options in ([], ["--compile"]):
-            subprocess.run(
-                [sys.executable, script, "--device", arguments.device, "--rounds", "20", *options],
-                check=False,
-            )
-    else:
-        print(json.dumps({"quick": True, "checks": len(checks), "ways": len(rows)}))
-    return 0 if all(check["holds"] for check in checks) else 1
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.quick:
+            os.environ[measuring.FOLDER] = f"{folder}/results"
+        well = gpu_checks.hold(torch.device(arguments.device), quick=arguments.quick)
+        gc.collect()
+        if arguments.device == "cuda":
+            torch.cuda.empty_cache()  # others need the memory
+        for each in further(arguments.device, Path(folder), quick=arguments.quick):
+            well &= each.run(arguments.device, end - time.monotonic())
+    return 0 if well else 1
 
 
 if __name__ == "__main__":

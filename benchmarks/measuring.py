@@ -23,7 +23,8 @@ import torch
 
 from study import provenance
 
-RESULTS = Path(__file__).parent / "results"
+FOLDER = "BENCHMARK_RESULTS"
+"""Variable of the environment: a folder for results that are not to stay in `results/` here."""
 
 
 def take_turns(
@@ -115,12 +116,16 @@ def _cell(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def results_of(name: str, device: str) -> dict[str, Any]:
-    """The results that this machine's file holds, for a benchmark that measures a part of them."""
-    for file in RESULTS.glob(f"{name}-*.json"):
+def _results_folder() -> Path:
+    return Path(os.environ.get(FOLDER) or Path(__file__).parent / "results")
+
+
+def results_of(name: str, device: str) -> Any:
+    """The results that this machine's file of a benchmark holds; empty where there is none."""
+    for file in _results_folder().glob(f"{name}-*.json"):
         content: dict[str, Any] = json.loads(file.read_text())
         if content["hardware"] == provenance.hardware(device):
-            return dict(content["results"])
+            return content["results"]
     return {}
 
 
@@ -137,8 +142,8 @@ def write_results(
             versions[package] = importlib.metadata.version(package)
     hardware = provenance.hardware(device)
     slug = re.sub(r"[^a-z0-9]+", "-", hardware.lower()).strip("-")
-    file = RESULTS / f"{name}-{slug}.json"
-    file.parent.mkdir(exist_ok=True)
+    file = _results_folder() / f"{name}-{slug}.json"
+    file.parent.mkdir(exist_ok=True, parents=True)
     content = {
         "hardware": hardware,
         "threads": torch.get_num_threads(),

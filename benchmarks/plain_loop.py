@@ -3,7 +3,8 @@
 Model, loss, SpecAugment, batch sampler, padding, warm-up and order of operations are ESPnet's
 (`espnet2.train.trainer`); what it imports and does not need here (its reporter, its reader of
 scp files) is left out, which favours it. Audio is read and turned into features in each step, as in
-ESPnet's recipes, or found as features that were computed before (`stored=True`), as in Kaldi's.
+ESPnet's recipes, or found as features that were computed before (`stored=True`), as in Kaldi's. For
+a GPU that is done ahead by processes of their own, into pinned memory.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,10 @@ with contextlib.redirect_stdout(sys.stderr):
     from espnet2.samplers.num_elements_batch_sampler import NumElementsBatchSampler
     from espnet2.schedulers.warmup_lr import WarmupLR
     from espnet2.torch_utils.device_funcs import to_device
+
+
+READERS = 4
+"""Processes that read for a GPU: `num_workers` of ESPnet's Conformer recipe for LibriSpeech."""
 
 
 class _Frontend(AbsFrontend):  # type: ignore[misc]
@@ -147,13 +153,19 @@ class PlainLoop:
             return list(NumElementsBatchSampler(batch_bins=bins, shape_files=[str(file)]))
 
     def _endless(self, utterances: _Utterances) -> Iterator[tuple[list[str], dict[str, Tensor]]]:
-        for epoch in range(1_000_000):
+        gpu = self._device.type == "cuda"
+        yield from torch.utils.data.DataLoader(
+            utterances,
+            batch_sampler=self._shuffled(),
+            collate_fn=_collate,
+            num_workers=READERS if gpu else 0,
+            pin_memory=gpu,
+        )
+
+    def _shuffled(self) -> Iterator[list[str]]:
+        for epoch in count():
             order = np.random.RandomState(epoch).permutation(len(self._batches))
-            yield from torch.utils.data.DataLoader(
-                utterances,
-                batch_sampler=[self._batches[place] for place in order],
-                collate_fn=_collate,
-            )
+            yield from (list(self._batches[place]) for place in order)
 
 
 def _model(

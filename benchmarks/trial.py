@@ -4,9 +4,10 @@
     python benchmarks/trial.py studies/so762.yaml -o corpus.folder=PATH --device cuda
 
 Corpus, network (to the number of weights), batch size, loss and augmentation are the same. The
-harness draws its batches from features on disk, and the loop once from audio files, as ESPnet's
-recipes do, and once from the same stored features (`benchmarks/plain_loop.py`). All train in one
-process, in turns of some steps each.
+harness draws its batches from features on disk or on the GPU and computes its steps as a trial of
+the study would (`training.execution`), and the loop reads once audio files, as ESPnet's recipes do,
+and once the same stored features (`benchmarks/plain_loop.py`). All train in one process, in turns
+of some steps each.
 
 Also says how much of the harness's time goes into waiting for input, into padding and into
 evaluation, and how far a step is from the device's floor: its floating-point operations at the rate
@@ -19,7 +20,8 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +36,13 @@ from study.config import StudyConfig
 from study.config_file import load
 from study.data.batches import Batches
 from study.data.dataset import Dataset
+from study.data.resident import Feed
 from study.launchers import environment
+from study.training.arrangement import Arrangement
 from study.training.config import TrainingConfig
 from study.training.evaluation import recognise
 from study.training.loop import cost_on, evaluation_seconds, total_steps
 from study.training.optimiser import Optimiser
-from study.training.step import Stepper
 from study.worker import choose_device, open_dataset
 
 COLUMNS = {
@@ -68,9 +71,14 @@ class Harness:
         self.recogniser.to(device)
         self.steps = total_steps(network, training, dataset, self.batches)
         optimiser = Optimiser(self.recogniser, training)
-        self._stepper = Stepper(self.recogniser, optimiser, training, self.steps, device)
-        self._plan: list[list[int]] = []
-        self._made = self._epoch = 0
+        self._feed = Feed(self.batches, device)
+        arrangement = Arrangement(
+            self.recogniser, optimiser, training, self.batches, self._feed, device
+        )
+        self.execution = arrangement.choice(self.steps).execution
+        self._stepper = arrangement.stepper(self.execution, self.steps)
+        self._plan = self._endless()
+        self._made = 0
         self.clock = time.process_time if device.type == "cpu" else time.perf_counter
         self.waited = self.spent = 0.0
 
@@ -79,24 +87,32 @@ class Harness:
         """Trainable weights."""
         return sum(parameter.numel() for parameter in self.recogniser.parameters())
 
+    def warm(self) -> None:
+        """A step with a full batch of each bucket, for which a GPU may compile or record first."""
+        self._make([bucket.members[: bucket.size].tolist() for bucket in self.batches.buckets])
+
     def run(self, steps: int) -> float:
         """Make so many steps; returns the seconds of speech in them, padding not counted."""
-        frames = 0
+        plan = list(islice(self._plan, steps))
+        self._make(plan)
+        frames = sum(self.batches.lengths[member] for members in plan for member in members)
+        return frames * self.batches.split.hop
+
+    def _make(self, plan: list[list[int]]) -> None:
         begin = self.clock()
-        for _ in range(steps):
-            if not self._plan:
-                self._plan = self.batches.shuffled(0, self._epoch)[::-1]
-                self._epoch += 1
-            members = self._plan.pop()
+        batches = self._feed(plan, fixed=self.execution != "eager")
+        for _ in plan:
             started = self.clock()
-            batch = self.batches.gather(members).to(self.device)
+            batch = next(batches)
             self.waited += self.clock() - started
             self._stepper.step(batch, min(self._made, self.steps - 1))
             self._made += 1
-            frames += sum(self.batches.lengths[member] for member in members)
         self._stepper.losses()
         self.spent += self.clock() - begin
-        return frames * self.batches.split.hop
+
+    def _endless(self) -> Iterator[list[int]]:
+        for epoch in count():
+            yield from self.batches.shuffled(0, epoch)
 
     def evaluation_seconds(self) -> float:
         """The seconds of one evaluation on all of dev."""
@@ -118,6 +134,7 @@ def compare(
     network, training = median_shape(config)
     dataset = open_dataset(config)
     harness = Harness(network, training, dataset, device)
+    harness.warm()
     loops: dict[str, Any] = {"harness": harness}
     try:
         from benchmarks.plain_loop import PlainLoop
@@ -170,6 +187,7 @@ def _facts(harness: Harness, network: NetworkConfig, row: dict[str, Any]) -> dic
         "network": {name: getattr(network, name) for name in ("encoder_layers", "encoder_dim",
                     "attention_heads", "conv_kernel_size", "decoder_layers", "decoder_dim")},
         "parameters": harness.parameters,
+        "execution": harness.execution,
         "input_share": harness.waited / harness.spent,
         "padded_per_real": harness.batches.padded_share(),
         "evaluation_share": evaluate / (evaluate + train),
