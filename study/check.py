@@ -149,7 +149,7 @@ def _networks_table(extremes: dict[str, Extreme]) -> Table:
     table.add_column("network")
     table.add_column("shape")
     table.add_column("parameters", justify="right")
-    table.add_column("GFLOPs a second of speech", justify="right")
+    table.add_column("GFLOPs per second of speech", justify="right")
     for name, extreme in extremes.items():
         table.add_row(
             name,
