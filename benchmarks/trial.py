@@ -179,7 +179,9 @@ def _facts(harness: Harness, network: NetworkConfig, row: dict[str, Any]) -> dic
     seconds = sum(harness.batches.lengths) * harness.batches.split.hop
     epochs = harness.steps / len(harness.batches)
     train = epochs * seconds / rate
-    evaluate = harness.training.evaluations * harness.evaluation_seconds()
+    training = harness.training
+    early = (training.evaluations - 1) * training.dev_share  # before the last, on a part of dev
+    evaluate = (early + 1) * harness.evaluation_seconds()
     device = measuring.device_rates(harness.device, torch.float32)
     cost = cost_on(network, harness.dataset)
     floor = device.floor(flops=3 * cost.flops_per_second, traffic=0.0)  # for a second of audio
