@@ -111,7 +111,8 @@ def further(device: str, folder: Path, *, quick: bool) -> list[Further]:
     options = [f"corpus.folder={noise}", f"runs={folder}"]
     if quick:
         options += ["network.encoder_layers=1", "network.encoder_dim=32", "tokens.size=60"]
-        options += ["network.decoder_layers=1", "training.batch_seconds=10"]
+        options += ["network.decoder_layers=1", "network.decoder_dim=32"]
+        options += ["training.batch_seconds=10"]
     trial = ["--rounds", "2", "--steps", "2"] if quick else ["--rounds", "9", "--steps", "8"]
     study = ["3", "--workers", "2"] if quick else ["18", "--workers", "4"]
     encoder = ["--rounds", "2", "--sizes", "small"] if quick else ["--rounds", "20"]

@@ -255,7 +255,7 @@ def main() -> None:
     parser.add_argument("--surfaces", type=int, default=20)
     parser.add_argument("--trials", type=int, default=81, help="simulated configurations")
     parser.add_argument("--gain", type=float, help="of packing; by default as many as workers")
-    parser.add_argument("--real-trials", type=int, default=9)
+    parser.add_argument("--real-trials", type=int, default=27)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options = parser.parse_args()
