@@ -9,8 +9,9 @@ import torch
 
 from tests import postgres
 from tests.command_line import command_line
+from tests.espnet import espnet
 
-__all__ = ["command_line"]
+__all__ = ["command_line", "espnet"]
 
 torch.set_num_threads(1)  # the tests' networks are tiny: a second thread only waits
 

@@ -20,8 +20,8 @@ from model.config import Decoding
 from model.ctc import BLANK
 from model.decoder import AttentionDecoder
 from model.recogniser import Recogniser
+from tests.model.beside_espnet import VOCABULARY, espnet_model, exported, recogniser_of
 from tests.model.test_encoder import SMALL
-from tests.model.test_espnet import VOCABULARY, _exported, _model, _recogniser
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*autocast.*:FutureWarning")  # ESPnet's
 
@@ -45,7 +45,7 @@ DECODINGS: dict[str, dict[str, Any]] = {
 
 def _lively(vocabulary: int = VOCABULARY, **changes: Any) -> Recogniser:
     """One whose scores depend on what was written and heard, so that the beam has work to do."""
-    recogniser = _recogniser(**changes)
+    recogniser = recogniser_of(**changes)
     if vocabulary != VOCABULARY:
         torch.manual_seed(3)
         recogniser = Recogniser(recogniser.config, mels=20, vocabulary=vocabulary)
@@ -184,7 +184,7 @@ def test_hypotheses_and_scores_are_espnets(
     searches: SimpleNamespace, espnet: SimpleNamespace, tmp_path: Path, name: str
 ) -> None:
     recogniser, decoding = _lively(), Decoding(**DECODINGS[name])
-    model = _model(espnet, _exported(recogniser), tmp_path).eval()
+    model = espnet_model(espnet, exported(recogniser), tmp_path).eval()
     search = _espnet_search(searches, model, decoding)
     for seed in range(3):
         memory = _memory(seed)

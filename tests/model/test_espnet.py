@@ -13,136 +13,33 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
-from torch import Tensor, nn
 
 from model.decoder import AttentionDecoder
-from model.espnet import EspnetCheckpoint, from_espnet, to_espnet
-from model.recogniser import Losses, Recogniser
+from model.espnet import from_espnet, to_espnet
+from model.recogniser import Recogniser
+from tests.model.beside_espnet import (
+    INVARIANT,
+    LENGTHS,
+    MELS,
+    NAMES,
+    SHAPES,
+    TOKEN_LENGTHS,
+    TOKENS,
+    VOCABULARY,
+    assert_same_gradients,
+    assert_same_losses,
+    espnet_losses,
+    espnet_model,
+    exported,
+    features_of,
+    recogniser_of,
+)
 from tests.model.test_encoder import SMALL
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*autocast.*:FutureWarning")  # ESPnet's
-
-MELS, VOCABULARY = 20, 13
-NAMES = ["<blank>", "<unk>", *"abcdefghij", "<sos/eos>"]
-LENGTHS = torch.tensor([75, 31, 52])
-TOKENS = torch.tensor([[3, 3, 7, 2], [5, -1, -1, -1], [11, 2, 9, -1]])
-TOKEN_LENGTHS = torch.tensor([4, 1, 3])
-
-SHAPES: dict[str, dict[str, Any]] = {
-    "small": {},
-    "one of each": {"encoder_layers": 1, "attention_heads": 1, "conv_kernel_size": 3},
-    "plain feed-forward": {"macaron": False, "conv_kernel_size": 7},
-    "many heads, wide kernel": {"attention_heads": 8, "decoder_heads": 4, "conv_kernel_size": 31},
-    "other widths": {"encoder_dim": 24, "decoder_dim": 24, "attention_heads": 3,
-                     "decoder_heads": 6, "encoder_feed_forward_ratio": 3,
-                     "decoder_feed_forward_ratio": 5, "decoder_layers": 2},
-    "deep": {"encoder_layers": 5, "decoder_layers": 3, "conv_kernel_size": 15},
-    "decoder alone": {"ctc_weight": 0.0, "label_smoothing": 0.0},
-    "absolute": {"position": "absolute"},
-    "absolute, one head": {"position": "absolute", "attention_heads": 1, "macaron": False},
-    "legacy": {"position": "legacy_rel_pos"},
-    "legacy, many heads": {"position": "legacy_rel_pos", "attention_heads": 4,
-                           "conv_kernel_size": 9},
-}  # fmt: skip
-INVARIANT = [name for name in SHAPES if not name.startswith("legacy")]
-
-
-def _recogniser(**changes: Any) -> Recogniser:
-    """A network none of whose weights is what it is at the beginning of training."""
-    torch.manual_seed(0)
-    network = dataclasses.replace(SMALL, **changes)
-    recogniser = Recogniser(network, mels=MELS, vocabulary=VOCABULARY)
-    for parameter in recogniser.parameters():
-        if parameter.dim() == 1:  # norms and biases
-            nn.init.normal_(parameter, mean=float(parameter.detach().mean().round()), std=0.2)
-    for name, buffer in recogniser.named_buffers():
-        if name.endswith(("running_mean", "feature_mean")):
-            nn.init.normal_(buffer, std=0.3)
-        elif name.endswith(("running_var", "feature_std")):
-            nn.init.uniform_(buffer, 0.5, 2.0)
-    return recogniser
-
-
-def _exported(recogniser: Recogniser) -> EspnetCheckpoint:
-    return to_espnet(recogniser.config, recogniser.state_dict(), tokens=NAMES)
-
-
-def _model(espnet: SimpleNamespace, made: EspnetCheckpoint, folder: Path) -> Any:
-    """What ESPnet's `asr` task builds from a config.yaml, with the state loaded if there is one."""
-    config = yaml.safe_load(yaml.safe_dump(made.config))
-    np.savez(folder / config["normalize_conf"]["stats_file"], **made.statistics)
-    vocabulary = len(config["token_list"])
-    encoder = espnet.ConformerEncoder(
-        input_size=config["frontend_conf"]["n_mels"], **config["encoder_conf"]
-    )
-    width = encoder.output_size()
-    model = espnet.ESPnetASRModel(
-        vocab_size=vocabulary,
-        token_list=config["token_list"],
-        frontend=None,
-        specaug=None,
-        normalize=espnet.GlobalMVN(folder / config["normalize_conf"]["stats_file"]),
-        preencoder=None,
-        encoder=encoder,
-        postencoder=None,
-        decoder=espnet.TransformerDecoder(
-            vocab_size=vocabulary, encoder_output_size=width, **config["decoder_conf"]
-        ),
-        ctc=espnet.CTC(odim=vocabulary, encoder_output_size=width, **config["ctc_conf"]),
-        joint_network=None,
-        report_cer=False,
-        report_wer=False,
-        **config["model_conf"],
-    )
-    if made.state:
-        for name in ("mean", "std"):  # as ESPnet has them from feats_stats.npz
-            statistic = getattr(model.normalize, name).float()
-            torch.testing.assert_close(statistic, made.state[f"normalize.{name}"])
-        model.load_state_dict(made.state, strict=True)
-    return model
-
-
-def _features(frames: int = int(LENGTHS.max())) -> Tensor:
-    torch.manual_seed(1)
-    return torch.randn(len(LENGTHS), frames, MELS)
-
-
-def _espnet_losses(model: Any, features: Tensor, lengths: Tensor, rows: slice) -> dict[str, Any]:
-    longest = int(TOKEN_LENGTHS[rows].max())
-    total, parts, _ = model(
-        features[rows, : int(lengths[rows].max())].clone(),  # ESPnet writes into what it is given
-        lengths[rows],
-        TOKENS[rows, :longest].clone(),
-        TOKEN_LENGTHS[rows],
-    )
-    losses = {"total": total, "ctc": parts.get("loss_ctc"), "decoder": parts["loss_att"]}
-    return {name: None if loss is None else loss.squeeze() for name, loss in losses.items()}
-
-
-def _assert_same_losses(ours: Losses, theirs: dict[str, Any]) -> None:
-    for name, expected in theirs.items():
-        loss = getattr(ours, name)
-        if expected is None:
-            assert loss is None
-        else:
-            torch.testing.assert_close(loss.detach(), expected.detach(), rtol=1e-5, atol=0)
-
-
-def _assert_same_gradients(recogniser: Recogniser, model: Any) -> None:
-    """Ours are put where ESPnet has its own by exporting them like weights."""
-    gradients = {n: p.grad for n, p in recogniser.named_parameters() if p.grad is not None}
-    state = {**recogniser.state_dict(), **gradients}
-    ours = to_espnet(recogniser.config, state, tokens=NAMES).state
-    theirs = {name.replace("embed.out.0.", "embed.out."): p for name, p in model.named_parameters()}
-    ours = {name.replace("embed.out.0.", "embed.out."): tensor for name, tensor in ours.items()}
-    assert len(gradients) == len(list(recogniser.parameters()))
-    assert {name for name in ours if name in theirs} == set(theirs)
-    for name, parameter in theirs.items():
-        torch.testing.assert_close(ours[name], parameter.grad, atol=2e-4, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -152,15 +49,15 @@ def _assert_same_gradients(recogniser: Recogniser, model: Any) -> None:
 def test_encoder_on_equal_lengths(
     espnet: SimpleNamespace, tmp_path: Path, shape: str, frames: int, training: bool
 ) -> None:
-    recogniser = _recogniser(**SHAPES[shape]).train(training)
-    model = _model(espnet, _exported(recogniser), tmp_path).train(training)
-    features, lengths = _features(frames), torch.full((3,), frames)
+    recogniser = recogniser_of(**SHAPES[shape]).train(training)
+    model = espnet_model(espnet, exported(recogniser), tmp_path).train(training)
+    features, lengths = features_of(frames), torch.full((3,), frames)
     memory, memory_lengths = recogniser.encode(features, lengths, ragged=False)
     expected, expected_lengths = model.encode(features.clone(), lengths)
     torch.testing.assert_close(memory, expected, atol=3e-6, rtol=2e-6)
     assert torch.equal(memory_lengths, expected_lengths)
     # What BatchNorm remembers of the batch, which is all that this can have changed.
-    theirs = from_espnet(_exported(recogniser).config, model.state_dict()).state
+    theirs = from_espnet(exported(recogniser).config, model.state_dict()).state
     for name, tensor in recogniser.state_dict().items():
         torch.testing.assert_close(tensor, theirs[name], atol=1e-6, rtol=0)
 
@@ -169,8 +66,8 @@ def test_encoder_on_equal_lengths(
 def test_decoder_with_the_transcript_given(
     espnet: SimpleNamespace, tmp_path: Path, shape: str
 ) -> None:
-    recogniser = _recogniser(**SHAPES[shape]).eval()
-    model = _model(espnet, _exported(recogniser), tmp_path).eval()
+    recogniser = recogniser_of(**SHAPES[shape]).eval()
+    model = espnet_model(espnet, exported(recogniser), tmp_path).eval()
     torch.manual_seed(2)
     memory, lengths = torch.randn(3, 17, recogniser.config.encoder_dim), torch.tensor([17, 6, 12])
     edge = torch.full((3, 1), VOCABULARY - 1)
@@ -190,10 +87,10 @@ def test_in_double_precision_the_difference_is_gone(
     espnet: SimpleNamespace, tmp_path: Path, shape: str
 ) -> None:
     """What is left in single precision is rounding, not another formula."""
-    recogniser = _recogniser(**SHAPES[shape])
-    model = _model(espnet, _exported(recogniser), tmp_path).double().train()
+    recogniser = recogniser_of(**SHAPES[shape])
+    model = espnet_model(espnet, exported(recogniser), tmp_path).double().train()
     recogniser.double().train()
-    features, lengths = _features(64).double(), torch.full((3,), 64)
+    features, lengths = features_of(64).double(), torch.full((3,), 64)
     memory, frames = recogniser.encode(features, lengths, ragged=False)
     normalised = (features - recogniser.feature_mean) / recogniser.feature_std
     expected, *_ = model.encoder(normalised, lengths)
@@ -209,24 +106,24 @@ def test_in_double_precision_the_difference_is_gone(
 def test_losses_and_gradients_on_equal_lengths(
     espnet: SimpleNamespace, tmp_path: Path, shape: str, training: bool
 ) -> None:
-    recogniser = _recogniser(**SHAPES[shape]).train(training)
-    model = _model(espnet, _exported(recogniser), tmp_path).train(training)
-    features, lengths = _features(64), torch.full((3,), 64)
+    recogniser = recogniser_of(**SHAPES[shape]).train(training)
+    model = espnet_model(espnet, exported(recogniser), tmp_path).train(training)
+    features, lengths = features_of(64), torch.full((3,), 64)
     losses = recogniser(features, lengths, TOKENS, TOKEN_LENGTHS, ragged=False)
-    expected = _espnet_losses(model, features, lengths, slice(None))
-    _assert_same_losses(losses, expected)
+    expected = espnet_losses(model, features, lengths, slice(None))
+    assert_same_losses(losses, expected)
     losses.total.backward()
     expected["total"].backward()
-    _assert_same_gradients(recogniser, model)
+    assert_same_gradients(recogniser, model)
 
 
 @pytest.mark.parametrize("shape", INVARIANT)
 def test_a_ragged_batch_is_its_utterances_one_at_a_time(
     espnet: SimpleNamespace, tmp_path: Path, shape: str
 ) -> None:
-    recogniser = _recogniser(**SHAPES[shape]).eval()
-    model = _model(espnet, _exported(recogniser), tmp_path).eval()
-    features = _features()
+    recogniser = recogniser_of(**SHAPES[shape]).eval()
+    model = espnet_model(espnet, exported(recogniser), tmp_path).eval()
+    features = features_of()
     memory, memory_lengths = recogniser.encode(features, LENGTHS)
     losses = recogniser.losses(memory, memory_lengths, TOKENS, TOKEN_LENGTHS)
     losses.total.backward()
@@ -236,16 +133,16 @@ def test_a_ragged_batch_is_its_utterances_one_at_a_time(
         torch.testing.assert_close(
             memory[row, : memory_lengths[row]], alone[0], atol=3e-6, rtol=2e-6
         )
-        expected.append(_espnet_losses(model, features, LENGTHS, slice(row, row + 1)))
+        expected.append(espnet_losses(model, features, LENGTHS, slice(row, row + 1)))
         (expected[-1]["total"] / len(LENGTHS)).backward()
-    _assert_same_losses(
+    assert_same_losses(
         losses,
         {
             name: None if loss is None else sum(e[name] for e in expected) / len(expected)
             for name, loss in expected[0].items()
         },
     )
-    _assert_same_gradients(recogniser, model)
+    assert_same_gradients(recogniser, model)
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
@@ -255,16 +152,16 @@ def test_losses_and_gradients_of_a_ragged_batch_that_does_not_leak(
 ) -> None:
     if not espnet.invariant:
         pytest.skip("in ESPnet before 202610 padding leaks into the frames beside it")
-    recogniser = _recogniser(**SHAPES[shape], batch_norm="espnet").train(training)
-    model = _model(espnet, _exported(recogniser), tmp_path).train(training)
-    features = _features()
+    recogniser = recogniser_of(**SHAPES[shape], batch_norm="espnet").train(training)
+    model = espnet_model(espnet, exported(recogniser), tmp_path).train(training)
+    features = features_of()
     losses = recogniser(features, LENGTHS, TOKENS, TOKEN_LENGTHS)
-    expected = _espnet_losses(model, features, LENGTHS, slice(None))
-    _assert_same_losses(losses, expected)
+    expected = espnet_losses(model, features, LENGTHS, slice(None))
+    assert_same_losses(losses, expected)
     losses.total.backward()
     expected["total"].backward()
-    _assert_same_gradients(recogniser, model)
-    theirs = from_espnet(_exported(recogniser).config, model.state_dict()).state
+    assert_same_gradients(recogniser, model)
+    theirs = from_espnet(exported(recogniser).config, model.state_dict()).state
     for name, tensor in recogniser.state_dict().items():  # what BatchNorm remembers
         torch.testing.assert_close(tensor, theirs[name], atol=1e-6, rtol=0)
 
@@ -272,23 +169,23 @@ def test_losses_and_gradients_of_a_ragged_batch_that_does_not_leak(
 def test_channels_that_espnet_has_more_say_nothing_and_learn_nothing(
     espnet: SimpleNamespace, tmp_path: Path
 ) -> None:
-    recogniser = _recogniser(subsampling_channels=3).train()
-    model = _model(espnet, _exported(recogniser), tmp_path).train()
+    recogniser = recogniser_of(subsampling_channels=3).train()
+    model = espnet_model(espnet, exported(recogniser), tmp_path).train()
     assert model.encoder.embed.conv[2].weight.shape[:2] == (16, 16)
-    features, lengths = _features(64), torch.full((3,), 64)
+    features, lengths = features_of(64), torch.full((3,), 64)
     ours = recogniser(features, lengths, TOKENS, TOKEN_LENGTHS, ragged=False)
-    theirs = _espnet_losses(model, features, lengths, slice(None))
-    _assert_same_losses(ours, theirs)
+    theirs = espnet_losses(model, features, lengths, slice(None))
+    assert_same_losses(ours, theirs)
     ours.total.backward()
     theirs["total"].backward()
-    _assert_same_gradients(recogniser, model)
+    assert_same_gradients(recogniser, model)
 
 
 def test_legacy_positions_are_not_the_latest_ones() -> None:
     """They have the same weights, so that one loads as the other without a word."""
-    latest, legacy = _recogniser().eval(), _recogniser(position="legacy_rel_pos").eval()
+    latest, legacy = recogniser_of().eval(), recogniser_of(position="legacy_rel_pos").eval()
     legacy.load_state_dict(latest.state_dict())
-    features, lengths = _features(64), torch.full((3,), 64)
+    features, lengths = features_of(64), torch.full((3,), 64)
     difference = latest.encode(features, lengths)[0] - legacy.encode(features, lengths)[0]
     assert difference.abs().max() > 0.01
 
@@ -296,8 +193,8 @@ def test_legacy_positions_are_not_the_latest_ones() -> None:
 @pytest.mark.parametrize("newer", [False, True], ids=["to 202511", "from 202609"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_checkpoint_that_travels_comes_back_the_same(shape: str, newer: bool) -> None:
-    recogniser = _recogniser(**SHAPES[shape])
-    made = _exported(recogniser)
+    recogniser = recogniser_of(**SHAPES[shape])
+    made = exported(recogniser)
     state = dict(made.state)
     if newer:
         for name in ("weight", "bias"):
@@ -314,8 +211,8 @@ def test_a_checkpoint_that_travels_comes_back_the_same(shape: str, newer: bool) 
 
 
 def test_a_checkpoint_owns_its_memory() -> None:
-    recogniser = _recogniser()
-    made = _exported(recogniser)
+    recogniser = recogniser_of()
+    made = exported(recogniser)
     found = from_espnet(made.config, made.state)
     with torch.no_grad():
         for parameter in recogniser.parameters():
@@ -330,7 +227,7 @@ def test_what_espnet_began_is_the_same_here(
     espnet: SimpleNamespace, tmp_path: Path, rel_pos_type: str | None
 ) -> None:
     """From a config.yaml as ESPnet writes it, with much left to its defaults."""
-    made = _exported(_recogniser())
+    made = exported(recogniser_of())
     encoder: dict[str, Any] = {"output_size": 16, "attention_heads": 2, "linear_units": 48, "num_blocks": 2,
                "attention_dropout_rate": 0.1, "macaron_style": True, "cnn_module_kernel": 5,
                "layer_drop_rate": 0.0}  # fmt: skip
@@ -349,7 +246,7 @@ def test_what_espnet_began_is_the_same_here(
     torch.manual_seed(3)
     with torch.random.fork_rng():
         fresh = dataclasses.replace(made, config=config, state={})
-        model = _model(espnet, fresh, tmp_path).eval()
+        model = espnet_model(espnet, fresh, tmp_path).eval()
     state = model.state_dict()
     state["frontend.logmel.melmat"] = torch.randn(257, MELS)
 
@@ -359,9 +256,9 @@ def test_what_espnet_began_is_the_same_here(
     assert found.network.encoder_feed_forward_ratio == 3
     recogniser = Recogniser(found.network, mels=found.mels, vocabulary=found.vocabulary).eval()
     recogniser.load_state_dict(found.state)
-    features, lengths = _features(64), torch.full((3,), 64)
+    features, lengths = features_of(64), torch.full((3,), 64)
     losses = recogniser(features, lengths, TOKENS, TOKEN_LENGTHS)
-    _assert_same_losses(losses, _espnet_losses(model, features, lengths, slice(None)))
+    assert_same_losses(losses, espnet_losses(model, features, lengths, slice(None)))
     expected, _ = model.encode(features.clone(), lengths)
     torch.testing.assert_close(
         recogniser.encode(features, lengths)[0], expected, atol=3e-6, rtol=2e-6
@@ -369,7 +266,7 @@ def test_what_espnet_began_is_the_same_here(
 
 
 def test_features_that_espnet_does_not_normalise_are_not_normalised() -> None:
-    made = _exported(_recogniser())
+    made = exported(recogniser_of())
     state = {key: tensor for key, tensor in made.state.items() if "normalize" not in key}
     found = from_espnet({**made.config, "normalize": None}, state)
     assert not found.state["feature_mean"].any()
@@ -377,7 +274,7 @@ def test_features_that_espnet_does_not_normalise_are_not_normalised() -> None:
 
 
 def test_precomputed_features_and_a_list_of_tokens_elsewhere() -> None:
-    made = _exported(_recogniser())
+    made = exported(recogniser_of())
     config = {**made.config, "input_size": MELS, "frontend": None, "token_list": "data/tokens.txt"}
     found = from_espnet(config, made.state)
     assert (found.mels, found.vocabulary) == (MELS, VOCABULARY)
@@ -420,7 +317,7 @@ def test_precomputed_features_and_a_list_of_tokens_elsewhere() -> None:
 def test_what_this_network_has_not_is_refused(
     section: str | None, changes: dict[str, Any], sentence: str
 ) -> None:
-    made = _exported(_recogniser())
+    made = exported(recogniser_of())
     config = {**made.config, **(changes if section is None else {})}
     if section is not None:
         config[section] = {**config[section], **changes}
@@ -441,11 +338,11 @@ def test_what_this_network_has_not_is_refused(
 )
 def test_what_espnet_has_not_is_refused(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        _exported(_recogniser(**changes))
+        exported(recogniser_of(**changes))
 
 
 def test_channels_that_are_the_width_and_the_beginning_of_embeddings_travel() -> None:
-    made = _exported(_recogniser(subsampling_channels=16, embedding_init="scaled"))
+    made = exported(recogniser_of(subsampling_channels=16, embedding_init="scaled"))
     assert from_espnet(made.config, made.state).network == SMALL
 
 
@@ -454,7 +351,7 @@ def test_channels_that_are_the_width_and_the_beginning_of_embeddings_travel() ->
     [(NAMES[:-1], "12 tokens are given"), (NAMES[::-1], "as the last token")],
 )
 def test_tokens_that_are_not_the_networks_are_refused(names: list[str], sentence: str) -> None:
-    recogniser = _recogniser()
+    recogniser = recogniser_of()
     with pytest.raises(ValueError, match=sentence):
         to_espnet(recogniser.config, recogniser.state_dict(), tokens=names)
 
@@ -462,8 +359,8 @@ def test_tokens_that_are_not_the_networks_are_refused(names: list[str], sentence
 def test_stochastic_depth_skips_and_scales_as_espnets(
     espnet: SimpleNamespace, tmp_path: Path
 ) -> None:
-    recogniser = _recogniser(encoder_layers=4, stochastic_depth=0.5).train()
-    model = _model(espnet, _exported(recogniser), tmp_path).train()
+    recogniser = recogniser_of(encoder_layers=4, stochastic_depth=0.5).train()
+    model = espnet_model(espnet, exported(recogniser), tmp_path).train()
     features, lengths = torch.randn(2, 50, MELS), torch.full((2,), 50)
     for seed in range(6):  # the only draws, as there is no dropout
         torch.manual_seed(seed)

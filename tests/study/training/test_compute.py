@@ -322,16 +322,19 @@ def test_where_one_utterance_is_too_much_the_trial_cannot_be_trained(
         _train(dataset, tmp_path, remark=lambda sentence: None)
 
 
-def test_a_compiled_trial_is_the_same_trial_and_resumes(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("execution", ["compile", "graphs"])
+def test_a_trial_in_a_fast_way_is_the_same_trial_and_resumes(
+    execution: str, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch._dynamo.reset()
     monkeypatch.setattr(arrangement, "Compiled", functools.partial(Compiled, backend="eager"))
+    monkeypatch.setattr(arrangement, "Graphs", functools.partial(Graphs, record=call_again))
+    monkeypatch.setattr(arrangement, "graphs_obstacle", lambda *_: None)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     chosen: dict[str, object] = {}
     plain = _train(dataset, tmp_path / "plain")
-    quick = _train(dataset, tmp_path / "quick", execution="compile", chosen=chosen.update)
-    assert chosen["execution"] == "compile"
+    quick = _train(dataset, tmp_path / "quick", execution=execution, chosen=chosen.update)
+    assert chosen["execution"] == execution
     assert [e.train_loss for e in quick] == pytest.approx([e.train_loss for e in plain], rel=1e-3)
 
     left = [4]
@@ -341,8 +344,8 @@ def test_a_compiled_trial_is_the_same_trial_and_resumes(
         return left[0] < 0
 
     with pytest.raises(Interrupted):
-        _train(dataset, tmp_path / "again", execution="compile", interrupted=interrupted)
-    again = _train(dataset, tmp_path / "again", execution="compile")
+        _train(dataset, tmp_path / "again", execution=execution, interrupted=interrupted)
+    again = _train(dataset, tmp_path / "again", execution=execution)
     assert [e.train_loss for e in again] == [e.train_loss for e in quick]
 
 
