@@ -22,7 +22,7 @@ import json
 import logging
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from study.connection import record
 from study.data.dataset import Dataset
 from study.errors import Unavailable
 from study.files import Unwritable, clear_unfinished, write_atomically
+from study.gpu_sharing import SharedGpu
 from study.leases import Lease, hand_back, take
 from study.patience import without_waiting
 from study.pruner import is_paused, is_rung, queue, refine_hours
@@ -47,7 +48,7 @@ from study.storage import FINALIST
 from study.tracking.runs import Tracker, TrialRun
 from study.tracking.trials import trial_artifacts, trial_params, trial_tags, trial_totals
 from study.training.loop import Interrupted, cost_on, train
-from study.training.memory import shortage
+from study.training.memory import release, shortage
 from study.training.result import Evaluation, deciding
 from study.training.step import Diverged
 
@@ -83,13 +84,15 @@ class Laboratory:
     """The fingerprint of the code."""
     interrupted: Callable[[], bool]
     """Whether somebody asked this worker to stop."""
+    gpu: SharedGpu = field(default_factory=SharedGpu)
+    """Where its trials train, perhaps beside those of other workers."""
 
 
 def run_trial(laboratory: Laboratory, trial: optuna.Trial) -> str:
     """Train a claimed trial and record its outcome, which is returned.
 
     Raises `Unwritable`, with the trial handed back, where its files cannot be written: the next one
-    would fare no better.
+    would fare no better. To be called within `laboratory.gpu.shared`.
     """
     try:
         return _run(laboratory, trial, Lease(laboratory.study, trial._trial_id))
@@ -187,7 +190,7 @@ def _begin(laboratory: Laboratory, trial: optuna.Trial, lease: Lease) -> tuple[T
     if trial.user_attrs.get("identity") not in (None, identity):
         attributes["mlflow_run_id"] = None  # it starts over, and so do its curves
     _set(trial, attributes)
-    folder = _folder(laboratory, trial)
+    folder, interrupted = _folder(laboratory, trial), _interrupted(laboratory, lease)
     clear_unfinished(folder)
     write_atomically(folder / "config.json", json.dumps({**values, "seed": seed}, indent=2))
     if laboratory.device.type == "cuda":
@@ -200,10 +203,16 @@ def _begin(laboratory: Laboratory, trial: optuna.Trial, lease: Lease) -> tuple[T
         device=laboratory.device,
         folder=folder,
         identity=identity,
-        interrupted=lambda: lease.lost or laboratory.interrupted(),
+        interrupted=interrupted,
         remark=lambda sentence: _remark(trial, sentence),
         chosen=lambda facts: _set(trial, facts),
+        alone=lambda: laboratory.gpu.alone(interrupted),
     )
+
+
+def _interrupted(laboratory: Laboratory, lease: Lease) -> Callable[[], bool]:
+    """Whether a trial is to stop: it has gone to another worker, or this one was asked to."""
+    return lambda: lease.lost or laboratory.interrupted()
 
 
 def _set(
@@ -305,21 +314,33 @@ def _in_words(evaluation: Evaluation) -> str:
 
 def _score(laboratory: Laboratory, trial: optuna.Trial, lease: Lease) -> None:
     """Decode the test split with a finalist."""
+    interrupted = _interrupted(laboratory, lease)
 
     def stop_if_asked() -> None:
-        if lease.lost or laboratory.interrupted():
+        if interrupted():
             raise Interrupted
 
-    network, _ = laboratory.config.with_parameters(parameters(laboratory.config, trial))
-    found = finalists.score(
-        network,
-        laboratory.config,
-        laboratory.dataset,
-        laboratory.device,
-        _folder(laboratory, trial),
-        before=stop_if_asked,
-    )
-    _set(trial, found)
+    def found() -> dict[str, Any]:
+        network, _ = laboratory.config.with_parameters(parameters(laboratory.config, trial))
+        return finalists.score(
+            network,
+            laboratory.config,
+            laboratory.dataset,
+            laboratory.device,
+            _folder(laboratory, trial),
+            before=stop_if_asked,
+        )
+
+    try:
+        _set(trial, found())
+    except (RuntimeError, MemoryError) as error:
+        if shortage(error) is None:
+            raise
+        traceback.clear_frames(error.__traceback__)  # which hold tensors, while it waits
+        release(laboratory.device)
+        if not laboratory.gpu.alone(interrupted):
+            raise
+        _set(trial, found())
 
 
 def _conclude(

@@ -23,6 +23,7 @@ from study.connection import open_storage
 from study.data.dataset import Dataset, prepare
 from study.errors import InputError
 from study.files import Unwritable
+from study.gpu_sharing import SharedGpu
 from study.leases import Watcher, claim, hand_back
 from study.patience import PATIENCE
 from study.provenance import code_fingerprint
@@ -34,6 +35,7 @@ from study.tracking.store import Experiment
 from study.tracking.system import SystemMetrics, missing
 from study.training import determinism
 from study.training.execution import graphs_obstacle
+from study.training.loop import Interrupted
 from study.trial import Laboratory, run_trial, settle
 
 log = logging.getLogger(__name__)
@@ -77,35 +79,48 @@ def work(
         device=device,
         code=code_fingerprint(),
         interrupted=stopped,
+        gpu=SharedGpu.of(device, config.cache),
     )
     watcher = Watcher(study)
     crashes = 0
     hold()
     while not stopped():
-        trial = claim(study)
-        if trial is None:
+        try:
+            outcome = _next_trial(laboratory)
+        except Interrupted:
+            break
+        except Unwritable as fault:
+            log.error("%s", fault)
+            return FAILED
+        if outcome is None:
             settle(laboratory)
             if not more_may_come(config, study, watcher):
                 return 0
             stop.wait(IDLE)
             continue
-        if stopped():
-            hand_back(study, trial._trial_id)
-            break
-        if tracker.experiment is None:  # MLflow was away when the study began
-            tracker.experiment = _experiment(config, study)
-        log.info("Trial %d begins", trial.number)
-        try:
-            outcome = run_trial(laboratory, trial)
-        except Unwritable as fault:
-            log.error("%s", fault)
-            return FAILED
-        log.info("Trial %d: %s", trial.number, outcome)
         crashes = crashes + 1 if outcome == "crashed" else 0
         if crashes == CRASHES:
             log.error("%d trials in a row crashed: this worker stops, to spare the others", crashes)
             return FAILED
     return STOPPED
+
+
+def _next_trial(laboratory: Laboratory) -> str | None:
+    """Run the first trial of the queue; returns its outcome, None where none waits."""
+    config, study, tracker = laboratory.config, laboratory.study, laboratory.tracker
+    with laboratory.gpu.shared(laboratory.interrupted):
+        trial = claim(study)
+        if trial is None:
+            return None
+        if laboratory.interrupted():
+            hand_back(study, trial._trial_id)
+            raise Interrupted
+        if tracker.experiment is None:  # MLflow was away when the study began
+            tracker.experiment = _experiment(config, study)
+        log.info("Trial %d begins", trial.number)
+        outcome = run_trial(laboratory, trial)
+        log.info("Trial %d: %s", trial.number, outcome)
+        return outcome
 
 
 def more_may_come(config: StudyConfig, study: optuna.Study, watcher: Watcher) -> bool:

@@ -15,8 +15,8 @@ this file knows neither Optuna nor MLflow. After each evaluation the folder hold
 
 from __future__ import annotations
 
-import gc
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -37,7 +37,7 @@ from study.training.compute import plainly
 from study.training.config import TrainingConfig
 from study.training.determinism import deterministic
 from study.training.evaluation import Recognition, recognise, write_hypotheses
-from study.training.memory import NetworkTooLarge, shortage
+from study.training.memory import NetworkTooLarge, release, shortage
 from study.training.optimiser import Optimiser
 from study.training.result import Evaluation, deciding
 from study.training.step import Stepper
@@ -66,6 +66,7 @@ def train(
     interrupted: Callable[[], bool] = lambda: False,
     remark: Callable[[str], None] = checkpoint.log.warning,
     chosen: Callable[[dict[str, object]], None] = lambda facts: None,
+    alone: Callable[[], bool] = lambda: False,
 ) -> Iterator[Evaluation]:
     """Train a network and yield its evaluations, those of an interrupted run before it included.
 
@@ -74,11 +75,12 @@ def train(
     decided before the first step: `execution`, `execution_reason` and `micro_batches`.
 
     Where the device runs out of memory, batches are computed in twice as many parts from the last
-    checkpoint on. Raises `NetworkTooLarge`, or what torch does where one utterance at a time is
-    too much (`shortage` knows it), `Diverged`, and `Interrupted` once `interrupted()` is true.
+    checkpoint on. Where one utterance at a time is too much, or the network itself, `alone` is to
+    wait until nobody else has memory of the device, and it is tried again; it returns whether there
+    was anybody. Raises `NetworkTooLarge`, or what torch does (`shortage` knows it), where that does
+    not help, `Diverged`, and `Interrupted` once `interrupted()` is true.
     """
     micro_batches, shown = 1, 0
-    _give_back(device)  # what the trial before it left, since other workers may share the GPU
 
     def choice_made(facts: dict[str, object]) -> None:
         nonlocal micro_batches
@@ -86,6 +88,7 @@ def train(
         chosen(facts)
 
     while True:
+        release(device)  # of what was before, since other workers may share the GPU
         try:
             attempt = _attempt(
                 network, training, dataset, seed=seed, device=device, folder=folder,
@@ -101,19 +104,18 @@ def train(
             needed = shortage(error)
             batches = Batches(dataset.splits["train"], training.batch_seconds)
             largest = max(bucket.size for bucket in batches.buckets)
-            if not needed or isinstance(error, NetworkTooLarge) or micro_batches >= largest:
+            if not needed:
                 raise
-        # Outside of the handler, whose traceback holds the tensors of the attempt.
-        micro_batches *= 2
-        remark(f"out of memory ({needed}): batches are computed in {micro_batches} parts")
-        _give_back(device)
-
-
-def _give_back(device: torch.device) -> None:
-    """Free what cycles of references hold on a GPU, and what torch keeps there for later."""
-    if device.type == "cuda":
-        gc.collect()
-        torch.cuda.empty_cache()
+            if isinstance(error, NetworkTooLarge) or micro_batches >= largest:
+                traceback.clear_frames(error.__traceback__)  # which hold tensors, while it waits
+                release(device)
+                if not alone():
+                    raise
+                micro_batches = 1
+                remark(f"out of memory ({needed}) beside other trials: it is tried by itself")
+            else:
+                micro_batches *= 2
+                remark(f"out of memory ({needed}): batches are computed in {micro_batches} parts")
 
 
 def _next(attempt: Iterator[Evaluation], training: TrainingConfig) -> Evaluation | None:

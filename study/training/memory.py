@@ -1,6 +1,11 @@
-"""What running out of memory looks like: torch does not always say so by the type of its error."""
+"""What running out of memory looks like, and how memory is given back.
+
+torch does not always say by the type of its error that memory ran out.
+"""
 
 from __future__ import annotations
+
+import gc
 
 import torch
 
@@ -25,3 +30,10 @@ def shortage(error: BaseException) -> str | None:
     if isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS):
         return first
     return None
+
+
+def release(device: torch.device) -> None:
+    """Free what cycles of references hold on a GPU, and what torch keeps there for later."""
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ import pytest
 import torch
 from optuna.trial import FrozenTrial, TrialState
 
+from model.recogniser import Recogniser
 from study import trial as trial_module
 from study import worker
 from study.config import StudyConfig
 from study.config_file import load
+from study.gpu_sharing import SharedGpu
 from study.leases import Lease, claim
 from study.storage import create_study, open_study, search_is_over
 from study.tracking.runs import Tracker
@@ -27,6 +30,7 @@ from study.training.step import Diverged
 from study.trial import Laboratory, _begin, run_trial, settle
 from study.worker import open_dataset
 from tests.speech import write_corpus
+from tests.study.test_gpu_sharing import another_worker
 
 TINY = Path(__file__).parent.parent / "tiny_study.yaml"
 
@@ -325,6 +329,63 @@ def test_a_trial_trains_for_real(laboratory: Laboratory) -> None:
     assert [e["evaluation"] for e in trial.user_attrs["evaluations"]] == [1, 2, 3, 4]
     folder = laboratory.config.folder / "trials" / "0"
     assert {"checkpoint.pt", "best.pt", "hypotheses.jsonl"} <= {f.name for f in folder.iterdir()}
+
+
+def _alone_or_out_of_memory(other: subprocess.Popen[str], function: Any) -> Any:
+    """The same function, for which there is no memory while another worker trains."""
+
+    def limited(*arguments: Any, **options: Any) -> Any:
+        if other.poll() is None:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return function(*arguments, **options)
+
+    return limited
+
+
+def test_a_trial_that_is_too_large_beside_others_waits_for_the_gpu(
+    laboratory: Laboratory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = replace(laboratory, gpu=SharedGpu(tmp_path / "gpu"))
+    claimed = claim(own.study)
+    assert claimed is not None
+    with another_worker(tmp_path / "gpu") as other, own.gpu.shared(lambda: False):
+        limited = _alone_or_out_of_memory(other, Recogniser.forward)
+        monkeypatch.setattr(Recogniser, "forward", limited)
+        threading.Timer(1, other.kill).start()
+        assert run_trial(own, claimed) == "finished"
+    attributes = open_study(own.config).trials[0].user_attrs
+    assert attributes["micro_batches"] == 1
+    assert "beside other trials: it is tried by itself" in attributes["remarks"][-1]
+
+
+def test_a_trial_that_is_too_large_by_itself_is_infeasible_though_it_waited(
+    laboratory: Laboratory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*arguments: Any, **options: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(Recogniser, "forward", never)
+    own = replace(laboratory, gpu=SharedGpu(tmp_path / "gpu"))
+    claimed = claim(own.study)
+    assert claimed is not None
+    with another_worker(tmp_path / "gpu") as other, own.gpu.shared(lambda: False):
+        threading.Timer(1, other.kill).start()
+        assert run_trial(own, claimed) == "out_of_memory"
+
+
+def test_test_is_decoded_alone_where_there_is_no_memory_beside_others(
+    laboratory: Laboratory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = replace(laboratory, gpu=SharedGpu(tmp_path / "gpu"))
+    claimed = claim(own.study)
+    assert claimed is not None
+    with another_worker(tmp_path / "gpu") as other, own.gpu.shared(lambda: False):
+        score = _alone_or_out_of_memory(other, lambda *arguments, **options: {"test_wer": 0.5})
+        monkeypatch.setattr("study.finalists.score", score)
+        threading.Timer(1, other.kill).start()
+        with Lease(own.study, claimed._trial_id) as lease:
+            trial_module._score(own, claimed, lease)
+    assert own.study.trials[0].user_attrs["test_wer"] == 0.5
 
 
 def test_a_worker_stops_when_trial_after_trial_crashes(

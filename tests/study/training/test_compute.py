@@ -322,6 +322,29 @@ def test_where_one_utterance_is_too_much_the_trial_cannot_be_trained(
         _train(dataset, tmp_path, remark=lambda sentence: None)
 
 
+def test_what_is_too_much_beside_others_is_tried_alone_from_the_last_checkpoint(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, others, steps = Recogniser.forward, [True], [0]
+
+    def limited(self: Recogniser, *args: Any, **options: Any) -> Any:
+        steps[0] += 1
+        if others[0] and steps[0] > 4:  # the first evaluation comes after three
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return original(self, *args, **options)
+
+    def alone() -> bool:
+        others[0] = False
+        return True
+
+    whole = _train(dataset, tmp_path / "whole")
+    monkeypatch.setattr(Recogniser, "forward", limited)
+    remarks: list[str] = []
+    found = _train(dataset, tmp_path / "again", remark=remarks.append, alone=alone)
+    assert [(e.wer, e.train_loss) for e in found] == [(e.wer, e.train_loss) for e in whole]
+    assert remarks[-1].endswith("beside other trials: it is tried by itself")
+
+
 @pytest.mark.parametrize("execution", ["compile", "graphs"])
 def test_a_trial_in_a_fast_way_is_the_same_trial_and_resumes(
     execution: str, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
