@@ -24,6 +24,7 @@ from typing import IO
 
 import torch
 
+from study.data import resident
 from study.files import Unwritable
 from study.training.loop import Interrupted
 from study.training.memory import release
@@ -63,7 +64,10 @@ class SharedGpu:
         with ExitStack() as files:
             self._door, self._room = (self._open(name, files) for name in ("door", "room"))
             self._alone = False
-            self._wait(self._door, fcntl.LOCK_EX, interrupted)
+            if not _locked(self._door, fcntl.LOCK_EX):
+                resident.forget()  # whoever needs the GPU alone needs this memory, too
+                release(self._device)
+                self._wait(self._door, fcntl.LOCK_EX, interrupted)
             self._wait(self._room, fcntl.LOCK_SH, interrupted)
             fcntl.flock(self._door, fcntl.LOCK_UN)
             try:

@@ -4,9 +4,9 @@
     for batch in feed(plan):
         ...
 
-Where the features of the corpus fit into `RESIDENT_SHARE` of the GPU's memory they are copied there
-once for each process. Otherwise batches are put together in pinned memory by a thread, one ahead,
-and copied while the GPU computes. On the CPU a batch is read when it is needed.
+Where the features of the corpus fit into `RESIDENT_SHARE` of what is free of the GPU's memory they
+are copied there once for each process. Otherwise batches are put together in pinned memory by a
+thread, one ahead, and copied while the GPU computes. On the CPU a batch is read when it is needed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from study.data.dataset import Split
 from study.data.features import FeatureStore
 
 RESIDENT_SHARE = 0.3
-"""Of a GPU's memory, how much the features of a corpus may take for good."""
+"""Of a GPU's memory, how much of what is free the features of a corpus may take."""
 
 _copies: dict[tuple[int, torch.device], Tensor] = {}
 
@@ -113,11 +113,18 @@ class Feed:
                 yield waiting.result().to(self._device)
 
 
+def forget() -> None:
+    """Give the memory of all copies back, as soon as no feed needs them."""
+    _copies.clear()
+
+
 def _fits(split: Split, device: torch.device) -> bool:
     if device.type != "cuda":
         return False
-    memory = torch.cuda.get_device_properties(device).total_memory
-    return split.store.frames.nbytes <= RESIDENT_SHARE * memory
+    if (id(split.store.frames), device) in _copies:
+        return True
+    free, _ = torch.cuda.mem_get_info(device)  # whoever else has the rest
+    return split.store.frames.nbytes <= RESIDENT_SHARE * free
 
 
 def _copy(store: FeatureStore, device: torch.device) -> Tensor:

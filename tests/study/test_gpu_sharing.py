@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
 from study import gpu_sharing
+from study.data import resident
 from study.files import Unwritable
 from study.gpu_sharing import SharedGpu
 from study.training.loop import Interrupted
@@ -92,9 +94,12 @@ def test_a_trial_that_needs_it_alone_waits_for_the_others(files: Path) -> None:
         assert not gpu.alone(_never)  # and now it is
 
 
-def test_nobody_comes_in_while_a_trial_has_it_alone_or_waits_to(files: Path) -> None:
+def test_nobody_comes_in_while_a_trial_has_it_alone_or_waits_to(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gpu, late = SharedGpu(files), SharedGpu(files)
     came = threading.Event()
+    monkeypatch.setattr(resident, "_copies", {(1, torch.device("cuda")): torch.zeros(1)})
 
     def train() -> None:
         with late.shared(_never):
@@ -107,6 +112,7 @@ def test_nobody_comes_in_while_a_trial_has_it_alone_or_waits_to(files: Path) -> 
         comer = threading.Thread(target=train)
         comer.start()
         assert not came.wait(0.3)  # though another trains, and nobody is alone yet
+        assert not resident._copies  # who waits at the door keeps no speech on the GPU
         other.kill()
         waiting.join(10)
         assert not waiting.is_alive()

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from model.convolution import MaskedBatchNorm
 from model.recogniser import Recogniser
+from study.data import resident
 from study.data.batches import Batch, Batches
 from study.data.config import AugmentationConfig
 from study.data.dataset import Dataset
@@ -236,14 +237,29 @@ def test_a_step_never_waits_for_the_device(
 
 
 def test_a_resident_split_gives_the_same_batches(batches: Batches) -> None:
-    resident = Resident(batches, CPU)
+    there = Resident(batches, CPU)
     for members in batches.shuffled(0, 0):
         shape = batches.shape(members)
         for frames, tokens in {(None, None), shape or (None, None)}:
             one = batches.gather(members, frames=frames, tokens=tokens)
-            other = resident.gather(members, frames=frames, tokens=tokens)
+            other = there.gather(members, frames=frames, tokens=tokens)
             torch.testing.assert_close(asdict(other), asdict(one))
             assert one.ragged == other.ragged
+
+
+def test_speech_that_is_on_a_gpu_stays_and_other_comes_where_there_is_room(
+    batches: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu, split = torch.device("cuda"), batches.split
+    monkeypatch.setattr(resident, "_copies", {})
+    room = split.store.frames.nbytes / resident.RESIDENT_SHARE
+    for free in (room + 1, room - 1):  # of a larger GPU, which others use
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_, free=free: (free, 9 * room))
+        assert resident._fits(split, gpu) == (free > room)
+    resident._copies[id(split.store.frames), gpu] = torch.zeros(1)
+    assert resident._fits(split, gpu)
+    resident.forget()
+    assert not resident._fits(split, gpu)
 
 
 def _train(
