@@ -36,6 +36,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,35 +66,40 @@ class Further:
     goal: tuple[str, float] | None = None
     """How many times faster than what it should be."""
 
-    def run(self, device: str, seconds: float) -> bool:
-        """Run it for so long at most; returns whether it ended well, or was rightly left out."""
-        missing = [module for module in self.needs if importlib.util.find_spec(module) is None]
+    def run(self, device: str, end: float) -> bool:
+        """Run it until `end` of `time.monotonic()` at most; returns whether nothing broke."""
         print(f"\n{self.name}", flush=True)
+        code, fate = self._fate(end)
+        if fate:
+            print(f"FAILED  {self.name}: {fate}" if code else fate)
+        if self.goal:
+            other, least = self.goal
+            times = None if fate else _faster(measuring.results_of(self.name, device), other)
+            met = "not measured"
+            if times is not None:
+                met = f"{'met' if times >= least else 'missed'}, {times:.3g} times"
+            print(f"goal of {least:g} times as fast as {other}: {met}")
+        return code == 0
+
+    def _fate(self, end: float) -> tuple[int, str]:
+        """Run it; its exit code, 0 where it had no chance, and what became of it, if not all."""
+        missing = [module for module in self.needs if importlib.util.find_spec(module) is None]
         if missing:
-            print(f"left out: {', '.join(missing)} cannot be imported")
-            return True
-        if seconds <= 0:
-            print("left out: no time is left")
-            return True
+            return 0, f"left out: {', '.join(missing)} cannot be imported"
         self.prepare()
+        if time.monotonic() >= end:
+            return 0, "left out: no time is left"
         command = [sys.executable, *self.command]
         process = subprocess.Popen(command, cwd=HERE.parent, start_new_session=True)
         try:
-            code = process.wait(seconds)
+            code = process.wait(end - time.monotonic())
+            return code, f"exit code {code}" if code else ""
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # with the workers that it started
-            process.wait()
-            print("cut off: no time is left")
-            return True
-        if code:
-            print(f"FAILED  {self.name}: exit code {code}")
-        elif self.goal:
-            other, least = self.goal
-            times = _faster(measuring.results_of(self.name, device), other)
-            if times is not None:
-                met = "met" if times >= least else "missed"
-                print(f"goal of {least:g} times as fast as {other}: {met}, {times:.3g} times")
-        return code == 0
+            return 0, "cut off: no time is left"
+        finally:
+            if process.poll() is None:  # also where this program is interrupted
+                os.killpg(process.pid, signal.SIGKILL)  # with the workers that it started
+                process.wait()
 
 
 def _faster(results: Any, other: str) -> float | None:
@@ -159,15 +165,20 @@ def main() -> int:
     if arguments.device == "cuda" and not torch.cuda.is_available():
         print("there is no CUDA device here; --device cpu --quick tries the script itself")
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which ends what it started, too
     with tempfile.TemporaryDirectory() as folder:
         if arguments.quick:
             os.environ[measuring.FOLDER] = f"{folder}/results"
-        well = gpu_checks.hold(torch.device(arguments.device), quick=arguments.quick)
+        try:
+            well = gpu_checks.hold(torch.device(arguments.device), quick=arguments.quick, end=end)
+        except Exception:
+            traceback.print_exc()
+            well = False
         gc.collect()
         if arguments.device == "cuda":
             torch.cuda.empty_cache()  # others need the memory
         for each in further(arguments.device, Path(folder), quick=arguments.quick):
-            well &= each.run(arguments.device, end - time.monotonic())
+            well &= each.run(arguments.device, end)
     return 0 if well else 1
 
 

@@ -23,6 +23,7 @@ import math
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,9 +46,9 @@ BEST = 3
 WAYS = {
     # name -> (whether successive halving is used, whether workers share the device)
     "sequential": (False, False),
+    "packed, halving": (True, True),
     "sequential, halving": (True, False),
     "packed": (False, True),
-    "packed, halving": (True, True),
 }
 PACES = (4.5, 5.5)
 """How fast learning curves fall, from the slowest to the fastest trial: so unlike that the order at
@@ -194,8 +195,8 @@ def _simulated_config(seed: int, trials: int, halving: bool) -> StudyConfig:
 # ── Real ─────────────────────────────────────────────────────────────────────────────────
 
 
-def real(trials: int, workers: int, device: str, runs: Path) -> dict[str, Any]:
-    """Each way once, with the product itself."""
+def real(trials: int, workers: int, device: str, runs: Path) -> Iterator[dict[str, Any]]:
+    """Each way once, with the product itself; what is known after each of them."""
     ways = {}
     for name, (halving, packed) in WAYS.items():
         slug = name.replace(", ", "-")
@@ -211,7 +212,7 @@ def real(trials: int, workers: int, device: str, runs: Path) -> dict[str, Any]:
         )  # fmt: skip
         ways[name] = _read(load(REAL, options))
         print(f"{name}: {ways[name].minutes:.1f} min", flush=True)
-    return dict(compare(ways, trials))
+        yield dict(compare(ways, trials))
 
 
 def _read(config: StudyConfig) -> Found:
@@ -269,11 +270,13 @@ def main() -> None:
         results["simulated"] = {"trials": options.trials, "gain": gain, "ways": found}
     if options.only != "simulated":
         with tempfile.TemporaryDirectory() as folder:
-            found = real(options.real_trials, options.workers, options.device, Path(folder))
+            for found in real(options.real_trials, options.workers, options.device, Path(folder)):
+                results["real"] = {"trials": options.real_trials, "ways": found}
+                write_results("study", options.device, results, workers=options.workers)
         print(f"Real: {options.real_trials} configurations, {options.workers} workers\n"
               f"{study_table(found)}\n")  # fmt: skip
-        results["real"] = {"trials": options.real_trials, "ways": found}
-    write_results("study", options.device, results, workers=options.workers)
+    else:
+        write_results("study", options.device, results, workers=options.workers)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ from study.training.config import TrainingConfig
 from study.training.evaluation import recognise
 from study.training.loop import cost_on, evaluation_seconds, total_steps
 from study.training.optimiser import Optimiser
+from study.training.step import precision
 from study.worker import choose_device, open_dataset
 
 COLUMNS = {
@@ -182,7 +183,7 @@ def _facts(harness: Harness, network: NetworkConfig, row: dict[str, Any]) -> dic
     training = harness.training
     early = (training.evaluations - 1) * training.dev_share  # before the last, on a part of dev
     evaluate = (early + 1) * harness.evaluation_seconds()
-    device = measuring.device_rates(harness.device, torch.float32)
+    device = measuring.device_rates(harness.device, precision(training, harness.device))
     cost = cost_on(network, harness.dataset)
     floor = device.floor(flops=3 * cost.flops_per_second, traffic=0.0)  # for a second of audio
     return {

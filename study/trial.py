@@ -206,13 +206,19 @@ def _begin(laboratory: Laboratory, trial: optuna.Trial, lease: Lease) -> tuple[T
         interrupted=interrupted,
         remark=lambda sentence: _remark(trial, sentence),
         chosen=lambda facts: _set(trial, facts),
-        alone=lambda: laboratory.gpu.alone(interrupted),
+        alone=lambda: _alone(laboratory, trial, interrupted),
     )
 
 
 def _interrupted(laboratory: Laboratory, lease: Lease) -> Callable[[], bool]:
     """Whether a trial is to stop: it has gone to another worker, or this one was asked to."""
     return lambda: lease.lost or laboratory.interrupted()
+
+
+def _alone(laboratory: Laboratory, trial: optuna.Trial, interrupted: Callable[[], bool]) -> bool:
+    """Wait until a trial has the GPU to itself; whether there was another."""
+    sentence = "out of memory beside other trials of its GPU: it waits until they have ended"
+    return laboratory.gpu.alone(interrupted, waiting=lambda: _remark(trial, sentence))
 
 
 def _set(
@@ -338,7 +344,7 @@ def _score(laboratory: Laboratory, trial: optuna.Trial, lease: Lease) -> None:
             raise
         traceback.clear_frames(error.__traceback__)  # which hold tensors, while it waits
         release(laboratory.device)
-        if not laboratory.gpu.alone(interrupted):
+        if not _alone(laboratory, trial, interrupted):
             raise
         _set(trial, found())
 

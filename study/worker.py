@@ -27,6 +27,7 @@ from study.gpu_sharing import SharedGpu
 from study.leases import Watcher, claim, hand_back
 from study.patience import PATIENCE
 from study.provenance import code_fingerprint
+from study.pruner import queue
 from study.stopping import STOPPED, StopRequest
 from study.storage import all_were_added, open_study
 from study.tracking.address import tracking_uri
@@ -79,7 +80,7 @@ def work(
         device=device,
         code=code_fingerprint(),
         interrupted=stopped,
-        gpu=SharedGpu.of(device, config.cache),
+        gpu=SharedGpu.of(device),
     )
     watcher = Watcher(study)
     crashes = 0
@@ -93,6 +94,7 @@ def work(
             log.error("%s", fault)
             return FAILED
         if outcome is None:
+            laboratory.gpu.leave()
             settle(laboratory)
             if not more_may_come(config, study, watcher):
                 return 0
@@ -108,6 +110,8 @@ def work(
 def _next_trial(laboratory: Laboratory) -> str | None:
     """Run the first trial of the queue; returns its outcome, None where none waits."""
     config, study, tracker = laboratory.config, laboratory.study, laboratory.tracker
+    if not queue(study):  # who has nothing to train does not wait for a GPU either
+        return None
     with laboratory.gpu.shared(laboratory.interrupted):
         trial = claim(study)
         if trial is None:

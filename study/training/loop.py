@@ -102,20 +102,20 @@ def train(
             return
         except (RuntimeError, MemoryError) as error:
             needed = shortage(error)
+            if needed is None:
+                raise
             batches = Batches(dataset.splits["train"], training.batch_seconds)
             largest = max(bucket.size for bucket in batches.buckets)
-            if not needed:
-                raise
-            if isinstance(error, NetworkTooLarge) or micro_batches >= largest:
+            smallest = isinstance(error, NetworkTooLarge) or micro_batches >= largest
+            if smallest:
                 traceback.clear_frames(error.__traceback__)  # which hold tensors, while it waits
                 release(device)
                 if not alone():
                     raise
-                micro_batches = 1
-                remark(f"out of memory ({needed}) beside other trials: it is tried by itself")
-            else:
-                micro_batches *= 2
-                remark(f"out of memory ({needed}): batches are computed in {micro_batches} parts")
+        # Outside of the handler, whose traceback holds the tensors of the attempt.
+        micro_batches = 1 if smallest else 2 * micro_batches
+        parts = f"batches are computed in {micro_batches} parts"
+        remark(f"out of memory ({needed}): {'it is tried by itself' if smallest else parts}")
 
 
 def _next(attempt: Iterator[Evaluation], training: TrainingConfig) -> Evaluation | None:

@@ -30,11 +30,16 @@ class Diverged(Exception):
     """The loss or its gradient is no longer a finite number."""
 
 
+def precision(training: TrainingConfig, device: torch.device) -> torch.dtype:
+    """In what precision matrix products are made."""
+    if training.precision == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return torch.bfloat16 if training.precision == "bfloat16" else torch.float32
+
+
 def autocast(training: TrainingConfig, device: torch.device) -> Autocast:
-    """In what precision matrix products are made, as a context that can be entered many times."""
-    low = training.precision == "bfloat16" or (
-        training.precision == "auto" and device.type == "cuda"
-    )
+    """That precision, as a context that can be entered many times."""
+    low = precision(training, device) == torch.bfloat16
     return functools.partial(torch.autocast, device.type, torch.bfloat16, enabled=low)
 
 

@@ -18,7 +18,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 def test_a_benchmark_that_breaks_is_said_to(capsys: pytest.CaptureFixture[str]) -> None:
     broken = Further(name="this one", needs=("json",), command=["-c", "raise SystemExit(3)"])
-    assert not broken.run("cpu", 60)
+    assert not broken.run("cpu", time.monotonic() + 60)
     assert "FAILED  this one: exit code 3" in capsys.readouterr().out
 
 
@@ -27,7 +27,7 @@ def test_a_benchmark_without_its_libraries_is_left_out(capsys: pytest.CaptureFix
         raise AssertionError("there is nothing to prepare for")
 
     needing = Further(name="this one", needs=("nowhere_to_be_found",), command=[], prepare=prepare)
-    assert needing.run("cpu", 60)
+    assert needing.run("cpu", time.monotonic() + 60)
     assert "left out: nowhere_to_be_found cannot be imported" in capsys.readouterr().out
 
 
@@ -40,9 +40,11 @@ def test_a_benchmark_is_cut_off_with_what_it_started(
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); "
         f"Path({str(file)!r}).write_text(str(child.pid)); child.wait()"
     )
-    endless = Further(name="this one", needs=(), command=["-c", program])
-    assert endless.run("cpu", 5)
-    assert "cut off" in capsys.readouterr().out
+    endless = Further(name="this one", needs=(), command=["-c", program], goal=("another", 2))
+    assert endless.run("cpu", time.monotonic() + 8)
+    found = capsys.readouterr().out
+    assert "cut off" in found
+    assert "goal of 2 times as fast as another: not measured" in found
     child = int(file.read_text())
     for _ in range(100):
         if not _runs(child):

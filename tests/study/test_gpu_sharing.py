@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from study import gpu_sharing
 from study.data import resident
-from study.files import Unwritable
 from study.gpu_sharing import SharedGpu
 from study.training.loop import Interrupted
 
@@ -37,7 +39,7 @@ def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    return tmp_path / "gpus" / "this-one"
+    return tmp_path / "this-one"
 
 
 def _never() -> bool:
@@ -122,37 +124,75 @@ def test_nobody_comes_in_while_a_trial_has_it_alone_or_waits_to(
 
 
 def test_two_that_need_it_alone_have_it_one_after_the_other(files: Path) -> None:
-    together = threading.Barrier(2)
-    order: list[str] = []
+    """Both ran out of memory beside each other: neither is too large by that."""
+    for _ in range(20):
+        together = threading.Barrier(2)
+        order: list[str] = []
+        waited: list[bool] = []
 
-    def train(name: str) -> None:
-        gpu = SharedGpu(files)
-        with gpu.shared(_never):
-            together.wait(10)
-            gpu.alone(_within(10))
-            order.append(f"{name} begins")
-            time.sleep(0.1)
-            order.append(f"{name} ends")
+        def train(name: str, together: threading.Barrier, order: list[str]) -> None:
+            gpu = SharedGpu(files)
+            with gpu.shared(_never):
+                together.wait(10)
+                waited.append(gpu.alone(_within(10)))  # noqa: B023
+                order.append(name)
+                time.sleep(0.01)
+                order.append(name)
 
-    workers = [threading.Thread(target=train, args=(name,)) for name in ("one", "two")]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(20)
-    first, second = order[0].split()[0], order[2].split()[0]
-    assert order == [f"{first} begins", f"{first} ends", f"{second} begins", f"{second} ends"]
+        arguments = [(name, together, order) for name in ("one", "two")]
+        workers = [threading.Thread(target=train, args=each) for each in arguments]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join(20)
+        assert waited == [True, True]
+        assert order[0] == order[1] != order[2] == order[3]
 
 
-def test_who_went_out_to_have_it_alone_had_memory_until_then(files: Path) -> None:
-    """Both ran out of memory at once, beside each other: neither is too large by that."""
+def test_who_leaves_for_another_that_needs_all_keeps_nothing(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speech = {(1, torch.device("cuda")): torch.zeros(1)}
+    monkeypatch.setattr(resident, "_copies", dict(speech))
     gpu = SharedGpu(files)
-    with gpu.shared(_never), Path(f"{files}.door").open("a") as door:
-        fcntl.flock(door, fcntl.LOCK_EX)  # as the other does before it goes out
-        assert gpu.alone(_never)
+    with gpu.shared(_never):
+        pass
+    assert resident._copies  # for the next trial
+    gpu.leave()
+    assert not resident._copies
+    resident._copies.update(speech)
+    with Path(f"{files}.door").open("a") as door:
+        with gpu.shared(_never):
+            fcntl.flock(door, fcntl.LOCK_EX)  # as another does that waits for this one's end
+        assert not resident._copies
+
+
+def test_a_folder_of_somebody_else_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / f"conformer-study-{os.getuid()}").symlink_to(elsewhere)
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="abc")
+    )
+    gpu = SharedGpu.of(torch.device("cuda"))
+    assert "belongs to somebody else" in caplog.text
+    with gpu.shared(_never):
         assert not gpu.alone(_never)
+    assert list(elsewhere.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
-    (tmp_path / "gpus").write_text("a file")
-    with pytest.raises(Unwritable, match="gpus"), SharedGpu(tmp_path / "gpus" / "x").shared(_never):
-        raise AssertionError("it has no place")
+def test_workers_know_of_each_other_by_the_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="abc")
+    )
+    one, two = (SharedGpu.of(torch.device("cuda")) for _ in range(2))
+    with one.shared(_never), two.shared(_never), pytest.raises(Interrupted):
+        one.alone(_within(0.1))
+    (folder,) = tmp_path.iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 import threading
@@ -331,61 +332,89 @@ def test_a_trial_trains_for_real(laboratory: Laboratory) -> None:
     assert {"checkpoint.pt", "best.pt", "hypotheses.jsonl"} <= {f.name for f in folder.iterdir()}
 
 
-def _alone_or_out_of_memory(other: subprocess.Popen[str], function: Any) -> Any:
-    """The same function, for which there is no memory while another worker trains."""
+class _Gpu(SharedGpu):
+    """One at which another worker trains, until a trial waits for its end."""
 
-    def limited(*arguments: Any, **options: Any) -> Any:
-        if other.poll() is None:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-        return function(*arguments, **options)
+    other: subprocess.Popen[str]
 
-    return limited
+    def alone(
+        self, interrupted: Callable[[], bool], waiting: Callable[[], None] = lambda: None
+    ) -> bool:
+        def ends() -> None:
+            waiting()
+            self.other.kill()
+
+        return super().alone(interrupted, waiting=ends)
+
+    def limited(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function, for which there is no memory as long as the other trains."""
+
+        def limited(*arguments: Any, **options: Any) -> Any:
+            if self.other.poll() is None:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+            return function(*arguments, **options)
+
+        return limited
+
+
+@pytest.fixture
+def gpu(tmp_path: Path) -> Iterator[_Gpu]:
+    made = _Gpu(tmp_path / "gpu")
+    with another_worker(tmp_path / "gpu") as made.other, made.shared(lambda: False):
+        yield made
 
 
 def test_a_trial_that_is_too_large_beside_others_waits_for_the_gpu(
-    laboratory: Laboratory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    laboratory: Laboratory, gpu: _Gpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = replace(laboratory, gpu=SharedGpu(tmp_path / "gpu"))
-    claimed = claim(own.study)
+    claimed = claim(laboratory.study)
     assert claimed is not None
-    with another_worker(tmp_path / "gpu") as other, own.gpu.shared(lambda: False):
-        limited = _alone_or_out_of_memory(other, Recogniser.forward)
-        monkeypatch.setattr(Recogniser, "forward", limited)
-        threading.Timer(1, other.kill).start()
-        assert run_trial(own, claimed) == "finished"
-    attributes = open_study(own.config).trials[0].user_attrs
+    monkeypatch.setattr(Recogniser, "forward", gpu.limited(Recogniser.forward))
+    assert run_trial(replace(laboratory, gpu=gpu), claimed) == "finished"
+    attributes = open_study(laboratory.config).trials[0].user_attrs
     assert attributes["micro_batches"] == 1
-    assert "beside other trials: it is tried by itself" in attributes["remarks"][-1]
+    waited, went_on = attributes["remarks"][-2:]
+    assert "beside other trials" in waited
+    assert went_on.endswith("it is tried by itself")
 
 
-def test_a_trial_that_is_too_large_by_itself_is_infeasible_though_it_waited(
-    laboratory: Laboratory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_trial_that_is_too_large_by_itself_is_infeasible_after_it_waited(
+    laboratory: Laboratory, gpu: _Gpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*arguments: Any, **options: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     monkeypatch.setattr(Recogniser, "forward", never)
-    own = replace(laboratory, gpu=SharedGpu(tmp_path / "gpu"))
-    claimed = claim(own.study)
+    claimed = claim(laboratory.study)
     assert claimed is not None
-    with another_worker(tmp_path / "gpu") as other, own.gpu.shared(lambda: False):
-        threading.Timer(1, other.kill).start()
-        assert run_trial(own, claimed) == "out_of_memory"
+    assert run_trial(replace(laboratory, gpu=gpu), claimed) == "out_of_memory"
+    remarks = open_study(laboratory.config).trials[0].user_attrs["remarks"]
+    assert sum(remark.endswith("it is tried by itself") for remark in remarks) == 1
 
 
 def test_test_is_decoded_alone_where_there_is_no_memory_beside_others(
-    laboratory: Laboratory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    laboratory: Laboratory, gpu: _Gpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = replace(laboratory, gpu=SharedGpu(tmp_path / "gpu"))
+    own = replace(laboratory, gpu=gpu)
     claimed = claim(own.study)
     assert claimed is not None
-    with another_worker(tmp_path / "gpu") as other, own.gpu.shared(lambda: False):
-        score = _alone_or_out_of_memory(other, lambda *arguments, **options: {"test_wer": 0.5})
-        monkeypatch.setattr("study.finalists.score", score)
-        threading.Timer(1, other.kill).start()
-        with Lease(own.study, claimed._trial_id) as lease:
-            trial_module._score(own, claimed, lease)
+    monkeypatch.setattr("study.finalists.score", gpu.limited(lambda *a, **named: {"test_wer": 0.5}))
+    with Lease(own.study, claimed._trial_id) as lease:
+        trial_module._score(own, claimed, lease)
     assert own.study.trials[0].user_attrs["test_wer"] == 0.5
+
+
+def test_who_has_nothing_to_train_does_not_wait_for_a_gpu(
+    laboratory: Laboratory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "queue", lambda study: [])
+    with Path(f"{tmp_path / 'gpu'}.door").open("a") as door:
+        fcntl.flock(door, fcntl.LOCK_EX)
+        own = replace(laboratory, gpu=SharedGpu(tmp_path / "gpu"), interrupted=lambda: True)
+        assert worker._next_trial(own) is None
+        monkeypatch.undo()
+        with pytest.raises(Interrupted):
+            worker._next_trial(own)
 
 
 def test_a_worker_stops_when_trial_after_trial_crashes(
