@@ -12,8 +12,9 @@ BIN := .venv/bin
 run: .venv/ready
 	$(BIN)/python -m study run
 
+# File by file in their order: by the number of tests, as xdist would have it, the longest begins last.
 test: .venv/ready
-	$(BIN)/python -m pytest --numprocesses logical --dist loadfile
+	$(BIN)/python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
 
 check: .venv/ready
 	$(BIN)/ruff format --check .
