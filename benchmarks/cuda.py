@@ -69,12 +69,14 @@ class Further:
     def run(self, device: str, end: float) -> bool:
         """Run it until `end` of `time.monotonic()` at most; returns whether nothing broke."""
         print(f"\n{self.name}", flush=True)
+        before = measuring.results_of(self.name, device)
         code, fate = self._fate(end)
         if fate:
             print(f"FAILED  {self.name}: {fate}" if code else fate)
         if self.goal:
             other, least = self.goal
-            times = None if fate else _faster(measuring.results_of(self.name, device), other)
+            found = measuring.results_of(self.name, device)  # of what was cut off, too
+            times = None if found == before else _faster(found, other)
             met = "not measured"
             if times is not None:
                 met = f"{'met' if times >= least else 'missed'}, {times:.3g} times"
@@ -105,9 +107,9 @@ class Further:
 def _faster(results: Any, other: str) -> float | None:
     """How many times faster the results of `trial` or `study` are than another way, if it ran."""
     if isinstance(results, dict):
-        return float(results["real"]["ways"]["packed, halving"]["speed"])
-    ratios = {row["loop"]: float(row["ratio"]["median"]) for row in results}
-    return ratios.get(other)
+        ways = results.get("real", {}).get("ways", {})
+        return ways.get("packed, halving", {}).get("speed")
+    return {row["loop"]: row["ratio"]["median"] for row in results}.get(other)
 
 
 def further(device: str, folder: Path, *, quick: bool) -> list[Further]:

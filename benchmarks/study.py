@@ -268,6 +268,7 @@ def main() -> None:
               f"{options.workers} workers together {gain:g} times as fast as one; "
               f"medians and quartiles\n{study_table(found)}\n")  # fmt: skip
         results["simulated"] = {"trials": options.trials, "gain": gain, "ways": found}
+        write_results("study", options.device, results, workers=options.workers)
     if options.only != "simulated":
         with tempfile.TemporaryDirectory() as folder:
             for found in real(options.real_trials, options.workers, options.device, Path(folder)):
@@ -275,8 +276,6 @@ def main() -> None:
                 write_results("study", options.device, results, workers=options.workers)
         print(f"Real: {options.real_trials} configurations, {options.workers} workers\n"
               f"{study_table(found)}\n")  # fmt: skip
-    else:
-        write_results("study", options.device, results, workers=options.workers)
 
 
 if __name__ == "__main__":

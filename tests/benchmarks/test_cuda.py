@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import measuring
 from benchmarks.cuda import Further
 
 ROOT = Path(__file__).parent.parent.parent
@@ -51,6 +53,29 @@ def test_a_benchmark_is_cut_off_with_what_it_started(
             return
         time.sleep(0.1)
     raise AssertionError("its child is still there")
+
+
+def test_a_goal_is_judged_by_what_was_measured_before_the_time_ran_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(measuring.FOLDER, str(tmp_path))
+    file = measuring.write_results("study", "cpu", {})
+    for ways, said in (
+        ({"sequential": {"speed": 1.0}}, "not measured"),
+        ({"sequential": {"speed": 1.0}, "packed, halving": {"speed": 12.0}}, "met, 12 times"),
+    ):
+        results = {**json.loads(file.read_text()), "results": {"real": {"ways": ways}}}
+        program = (
+            "import time; from pathlib import Path; "
+            f"Path({str(file)!r}).write_text({json.dumps(results)!r}); time.sleep(600)"
+        )
+        study = Further(name="study", needs=(), command=["-c", program], goal=("sequential", 10))
+        assert study.run("cpu", time.monotonic() + 2)
+        assert f"goal of 10 times as fast as sequential: {said}" in capsys.readouterr().out
+    assert Further(name="study", needs=("nowhere",), command=[], goal=("sequential", 10)).run(
+        "cpu", 0
+    )
+    assert "not measured" in capsys.readouterr().out  # though results of before are there
 
 
 def _runs(process: int) -> bool:

@@ -62,19 +62,18 @@ def exported(recogniser: Recogniser) -> EspnetCheckpoint:
     return to_espnet(recogniser.config, recogniser.state_dict(), tokens=NAMES)
 
 
-def espnet_model(espnet: SimpleNamespace, made: EspnetCheckpoint, folder: Path) -> Any:
-    """What ESPnet's `asr` task builds from a config.yaml, with the state loaded if there is one."""
-    config = yaml.safe_load(yaml.safe_dump(made.config))
-    np.savez(folder / config["normalize_conf"]["stats_file"], **made.statistics)
+def espnet_of(
+    espnet: SimpleNamespace, config: dict[str, Any], folder: Path, frontend: Any = None
+) -> Any:
+    """What ESPnet's `asr` task builds from a config.yaml; `folder` has the statistics."""
     vocabulary = len(config["token_list"])
-    encoder = espnet.ConformerEncoder(
-        input_size=config["frontend_conf"]["n_mels"], **config["encoder_conf"]
-    )
+    mels = frontend.output_size() if frontend else config["frontend_conf"]["n_mels"]
+    encoder = espnet.ConformerEncoder(input_size=mels, **config["encoder_conf"])
     width = encoder.output_size()
-    model = espnet.ESPnetASRModel(
+    return espnet.ESPnetASRModel(
         vocab_size=vocabulary,
         token_list=config["token_list"],
-        frontend=None,
+        frontend=frontend,
         specaug=None,
         normalize=espnet.GlobalMVN(folder / config["normalize_conf"]["stats_file"]),
         preencoder=None,
@@ -89,6 +88,13 @@ def espnet_model(espnet: SimpleNamespace, made: EspnetCheckpoint, folder: Path) 
         report_wer=False,
         **config["model_conf"],
     )
+
+
+def espnet_model(espnet: SimpleNamespace, made: EspnetCheckpoint, folder: Path) -> Any:
+    """ESPnet's model of a checkpoint, with its state loaded if there is one."""
+    config = yaml.safe_load(yaml.safe_dump(made.config))
+    np.savez(folder / config["normalize_conf"]["stats_file"], **made.statistics)
+    model = espnet_of(espnet, config, folder)
     if made.state:
         for name in ("mean", "std"):  # as ESPnet has them from feats_stats.npz
             statistic = getattr(model.normalize, name).float()

@@ -30,6 +30,7 @@ from study.errors import InputError
 from study.export import export_espnet, expressible
 from study.storage import create_study, open_study
 from study.winner import Ready, Trained, load, trained, winner
+from tests.model.beside_espnet import espnet_of
 from tests.study.small_study import small_config, train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*autocast.*:FutureWarning")  # ESPnet's
@@ -197,26 +198,7 @@ def _build(espnet: SimpleNamespace, folder: Path) -> Any:
     """What `ASRTask.build_model_from_file` builds of a folder, and loads."""
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     frontend = espnet.DefaultFrontend(**config["frontend_conf"])
-    encoder = espnet.ConformerEncoder(input_size=frontend.output_size(), **config["encoder_conf"])
-    width, vocabulary = encoder.output_size(), len(config["token_list"])
-    model = espnet.ESPnetASRModel(
-        vocab_size=vocabulary,
-        token_list=config["token_list"],
-        frontend=frontend,
-        specaug=None,
-        normalize=espnet.GlobalMVN(folder / config["normalize_conf"]["stats_file"]),
-        preencoder=None,
-        encoder=encoder,
-        postencoder=None,
-        decoder=espnet.TransformerDecoder(
-            vocab_size=vocabulary, encoder_output_size=width, **config["decoder_conf"]
-        ),
-        ctc=espnet.CTC(odim=vocabulary, encoder_output_size=width, **config["ctc_conf"]),
-        joint_network=None,
-        report_cer=False,
-        report_wer=False,
-        **config["model_conf"],
-    )
+    model = espnet_of(espnet, config, folder, frontend)
     bands = frontend.logmel.melmat.clone()
     model.load_state_dict(torch.load(folder / "model.pth", weights_only=True), strict=True)
     torch.testing.assert_close(frontend.logmel.melmat, bands, rtol=0, atol=1e-6)
